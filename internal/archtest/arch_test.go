@@ -1,0 +1,152 @@
+// Package archtest checks that imports run one way.
+package archtest
+
+import (
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const module = "banger/"
+
+// rank orders packages; an import must go to a strictly lower rank.
+// The longest matching pattern wins.
+var rank = map[string]int{
+	"internal/errkind": -1, // what every error may carry
+	"internal/version": 0,
+	"internal/undo":    0, "internal/keylock": 0,
+	"internal/atomicfile": 0, "internal/hostcmd": 0, "internal/guest/wire": 0,
+
+	"internal/vm": 1, "internal/vmm": 1, "internal/disk": 1, "internal/network": 1,
+	"internal/image": 1, "internal/kernel": 1, "internal/guest": 1,
+	"internal/api": 1, "internal/config": 1, "internal/ext4": 1,
+
+	"internal/handle": 2, "internal/dns": 2, "internal/api/client": 2,
+	"internal/vmm/*": 2, "internal/disk/*": 2, "internal/network/*": 2,
+	"internal/image/*": 2, "internal/kernel/*": 2, "internal/guest/*": 2,
+
+	"internal/lifecycle": 3, "internal/session": 3, "internal/template": 3, "internal/doctor": 3,
+
+	"internal/store": 4, "internal/api/server": 4,
+
+	"internal/daemon": 5, "internal/cli": 5, "internal/agent": 5,
+
+	"cmd/*": 6,
+}
+
+// only lists, for a package with a narrow diet, everything it may import from this module.
+var only = map[string][]string{
+	"internal/cli":   {"internal/api", "internal/api/client", "internal/config", "internal/hostcmd", "internal/errkind", "internal/version"},
+	"internal/agent": {"internal/guest/wire", "internal/atomicfile", "internal/version"},
+}
+
+// owners names the only packages that may import an outside package.
+var owners = map[string][]string{
+	"database/sql":                       {"internal/store"},
+	"modernc.org/sqlite":                 {"internal/store"},
+	"modernc.org/sqlite/lib":             {"internal/store"},
+	"os/exec":                            {"internal/hostcmd", "internal/agent"}, // the agent runs what the daemon asks for
+	"github.com/BurntSushi/toml":         {"internal/config", "internal/image/recipe"},
+	"github.com/spf13/cobra":             {"internal/cli"},
+	"golang.org/x/term":                  {"internal/cli"},
+	"github.com/creack/pty":              {"internal/agent"},
+	"github.com/vishvananda/netlink":     {"internal/agent"},
+	"github.com/cavaliergopher/cpio":     {"internal/guest/boot"},
+	"github.com/pierrec/lz4/v4":          {"internal/kernel/fetch"},
+	"github.com/ulikunitz/xz":            {"internal/kernel/fetch"},
+	"github.com/klauspost/compress/zstd": {"internal/kernel/fetch"},
+}
+
+// tool lists the wrappers of host programs that several mechanisms need.
+var tool = map[string]bool{"internal/ext4": true}
+
+// mechanism reports whether p is one implementation of a contract,
+// which only the daemon may choose.
+func mechanism(p string) bool {
+	for _, noun := range []string{"vmm", "disk", "network", "image", "kernel", "guest"} {
+		if strings.HasPrefix(p, "internal/"+noun+"/") && p != "internal/guest/wire" {
+			return true
+		}
+	}
+	return false
+}
+
+func rankOf(p string) (int, bool) {
+	if r, ok := rank[p]; ok {
+		return r, true
+	}
+	r, ok := rank[path.Dir(p)+"/*"]
+	return r, ok
+}
+
+// The files are read here, not by running "go list": go test sees which files
+// a test opens, but not what its children read, and would report a stale pass.
+func TestImports(t *testing.T) {
+	const root = "../.."
+	err := filepath.WalkDir(root, func(file string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !strings.HasSuffix(file, ".go") || strings.HasSuffix(file, "_test.go") {
+			return err
+		}
+		src, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		f, err := parser.ParseFile(token.NewFileSet(), file, src, parser.ImportsOnly)
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(root, filepath.Dir(file))
+		if err != nil {
+			return err
+		}
+		for _, spec := range f.Imports {
+			imp, err := strconv.Unquote(spec.Path.Value)
+			if err != nil {
+				return err
+			}
+			check(t, filepath.ToSlash(rel), imp)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func check(t *testing.T, from, imp string) {
+	rf, ok := rankOf(from)
+	if !ok {
+		t.Errorf("%s has no rank: decide where it belongs", from)
+		return
+	}
+	to, ours := strings.CutPrefix(imp, module)
+	if !ours {
+		if o, ok := owners[imp]; ok && !slices.Contains(o, from) {
+			t.Errorf("%s imports %s, which belongs to %v", from, imp, o)
+		}
+		return
+	}
+	rt, _ := rankOf(to)
+	if rt >= rf {
+		t.Errorf("%s (rank %d) imports %s (rank %d)", from, rf, to, rt)
+	}
+	if mechanism(from) && rt == 1 && to != path.Dir(from) && !tool[to] {
+		t.Errorf("%s imports %s; a mechanism knows only its own noun", from, to)
+	}
+	if mechanism(to) && from != "internal/daemon" {
+		t.Errorf("%s imports mechanism %s; take the contract instead", from, to)
+	}
+	if tool[to] && !mechanism(from) && from != "internal/daemon" {
+		t.Errorf("%s imports tool %s; only mechanisms and the daemon may", from, to)
+	}
+	if diet, ok := only[from]; ok && !slices.Contains(diet, to) {
+		t.Errorf("%s must not import %s", from, to)
+	}
+}

@@ -1,0 +1,46 @@
+package atomicfile
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+func TestWrite(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "f")
+	for _, want := range []string{"one", "two"} {
+		if err := Write(path, []byte(want), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		got, err := os.ReadFile(path)
+		if err != nil || string(got) != want {
+			t.Errorf("read %q, %v, want %q", got, err, want)
+		}
+	}
+	fi, err := os.Stat(path)
+	if err != nil || fi.Mode() != 0o600 {
+		t.Errorf("mode %v, %v, want 0600", fi.Mode(), err)
+	}
+	onlyEntry(t, dir, "f")
+}
+
+func TestWriteFailsLeavesNothing(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "f")
+	if err := os.MkdirAll(filepath.Join(path, "in the way"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := Write(path, []byte("x"), 0o600); err == nil {
+		t.Error("Write over a directory succeeded")
+	}
+	onlyEntry(t, dir, "f")
+}
+
+func onlyEntry(t *testing.T, dir, name string) {
+	t.Helper()
+	es, err := os.ReadDir(dir)
+	if err != nil || len(es) != 1 || es[0].Name() != name {
+		t.Errorf("directory holds %v (%v), want only %s", es, err, name)
+	}
+}

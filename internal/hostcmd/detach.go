@@ -1,0 +1,96 @@
+package hostcmd
+
+import (
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"strconv"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Detached is a process that outlives whoever started it.
+type Detached struct {
+	Argv []string // Argv[0] is an absolute path
+	Dir  string   // its working directory
+	Env  []string // nil: as by [Env]
+	Log  string   // its output and errors are appended here; made if it is not there
+	// UID and GID it runs as, with no supplementary groups but Groups.
+	// Nil: the caller's.
+	Credential *Credential
+}
+
+// Credential is who a detached process runs as.
+type Credential struct {
+	UID, GID uint32
+	Groups   []uint32
+}
+
+// Start starts the process in a session of its own, with /dev/null as its
+// input and no descriptor of ours. Where cgroups can be written it leaves
+// ours, so that it does not die with a login or a CI job. The caller must Wait
+// for the process, or leave it to init by exiting.
+func (d Detached) Start() (*os.Process, error) {
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer null.Close()
+	log, err := os.OpenFile(d.Log, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close()
+	attr := &os.ProcAttr{
+		Dir:   d.Dir,
+		Env:   d.Env,
+		Files: []*os.File{null, log, log},
+		Sys:   &syscall.SysProcAttr{Setsid: true},
+	}
+	if attr.Env == nil {
+		attr.Env = Env()
+	}
+	if c := d.Credential; c != nil {
+		attr.Sys.Credential = &syscall.Credential{Uid: c.UID, Gid: c.GID, Groups: c.Groups}
+	}
+	// Descriptors that we were started with and know nothing of (a CI job's
+	// pipes) must not live on in a process that outlives us.
+	if err := unix.CloseRange(3, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		return nil, fmt.Errorf("close_range: %w", err)
+	}
+	p, err := os.StartProcess(d.Argv[0], d.Argv, attr)
+	if err != nil {
+		return nil, fmt.Errorf("start %s: %w", filepath.Base(d.Argv[0]), err)
+	}
+	leaveCgroups(p.Pid)
+	return p, nil
+}
+
+// leaveCgroups moves a process to the root of every cgroup hierarchy that lets
+// us. Where none does (no privilege, a container), the process stays where it
+// is, which is all that can be had there.
+func leaveCgroups(pid int) {
+	for _, pattern := range []string{"/sys/fs/cgroup/cgroup.procs", "/sys/fs/cgroup/*/cgroup.procs"} {
+		files, err := filepath.Glob(pattern)
+		if err != nil {
+			continue
+		}
+		for _, f := range files {
+			if hierarchyRoot(filepath.Dir(f)) {
+				_ = os.WriteFile(f, []byte(strconv.Itoa(pid)), 0)
+			}
+		}
+	}
+}
+
+// hierarchyRoot reports whether dir is where a cgroup hierarchy is mounted, not
+// a group inside one: only a mount stands on another device than its parent.
+func hierarchyRoot(dir string) bool {
+	var a, b syscall.Stat_t
+	if syscall.Stat(dir, &a) != nil || syscall.Stat(filepath.Dir(dir), &b) != nil {
+		return false
+	}
+	return a.Dev != b.Dev
+}
