@@ -1,0 +1,130 @@
+// Package config holds the daemon's configuration and every path that banger
+// uses on the host.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/BurntSushi/toml"
+
+	"banger/internal/errkind"
+)
+
+// Config is the content of config.toml. Every key is optional; [Default] gives
+// what holds without it.
+type Config struct {
+	Driver  string `toml:"driver"`  // "auto", or a VMM driver's name
+	Image   string `toml:"image"`   // image of a machine that names none
+	Kernel  string `toml:"kernel"`  // kernel of a machine that names none; empty: the image's own
+	VCPUs   int    `toml:"vcpus"`   // of a machine that says nothing
+	Memory  Size   `toml:"memory"`  // the same
+	Disk    Size   `toml:"disk"`    // work disk, the same
+	RootFS  Size   `toml:"root_fs"` // root disk as the guest sees it
+	Mirror  string `toml:"mirror"`  // Debian mirror for images and kernels; empty: the host's own apt configuration
+	LogCap  Size   `toml:"console_log_max"`
+	Grace   Dur    `toml:"stop_grace"`   // how long a guest has to power off
+	Boot    Dur    `toml:"boot_timeout"` // how long a guest has until its agent answers
+	UIDBase uint32 `toml:"uid_base"`     // first user id that a machine's VMM may run as …
+	UIDs    uint32 `toml:"uid_count"`    // … and how many there are
+}
+
+// Default returns the configuration that holds without a file.
+func Default() Config {
+	return Config{
+		Driver:  "auto",
+		Image:   "debian-bookworm",
+		VCPUs:   min(2, runtime.NumCPU()),
+		Memory:  1 << 30,
+		Disk:    8 << 30,
+		RootFS:  16 << 30,
+		LogCap:  4 << 20,
+		Grace:   Dur(10 * time.Second),
+		Boot:    Dur(120 * time.Second),
+		UIDBase: 0x62670000, // "bg": beyond what useradd, subuid and systemd give out
+		UIDs:    1 << 16,
+	}
+}
+
+// Load reads the file at path over the defaults. Without a file the defaults
+// hold. An unknown key, a wrong type or a value that makes no sense is an error
+// of kind [errkind.Usage] that names it.
+func Load(path string) (Config, error) {
+	c := Default()
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return c, nil
+	}
+	if err != nil {
+		return c, err
+	}
+	md, err := toml.Decode(string(text), &c)
+	var pe toml.ParseError
+	if errors.As(err, &pe) {
+		return c, errkind.New(errkind.Usage, "%s:%d: %s", path, pe.Position.Line, pe.Message)
+	}
+	if err != nil {
+		return c, errkind.New(errkind.Usage, "%s: %w", path, err)
+	}
+	if un := md.Undecoded(); len(un) > 0 {
+		key := un[0].String()
+		return c, errkind.New(errkind.Usage, "%s: unknown key %q; the nearest known one is %q", path, key, errkind.Nearest(key, keys())[0])
+	}
+	if err := c.check(); err != nil {
+		return c, errkind.New(errkind.Usage, "%s: %w", path, err)
+	}
+	return c, nil
+}
+
+func (c Config) check() error {
+	switch {
+	case c.VCPUs < 1:
+		return fmt.Errorf("vcpus = %d: it takes at least 1", c.VCPUs)
+	case c.Memory < 64<<20:
+		return fmt.Errorf("memory = %q: it takes at least 64M", c.Memory)
+	case c.Disk < 16<<20:
+		return fmt.Errorf("disk = %q: it takes at least 16M", c.Disk)
+	case c.RootFS < 256<<20:
+		return fmt.Errorf("root_fs = %q: it takes at least 256M", c.RootFS)
+	case c.LogCap < 64<<10:
+		return fmt.Errorf("console_log_max = %q: it takes at least 64K", c.LogCap)
+	case c.Grace < 0 || c.Boot <= 0:
+		return errors.New("stop_grace and boot_timeout take positive durations")
+	case c.UIDBase < 1000 || c.UIDs < 1 || c.UIDBase+c.UIDs < c.UIDBase:
+		return errors.New("uid_base must be at least 1000 and uid_count at least 1, and both must fit in 32 bits")
+	}
+	return nil
+}
+
+// keys lists every key a configuration file may hold.
+func keys() []string {
+	var b strings.Builder
+	if err := toml.NewEncoder(&b).Encode(Default()); err != nil {
+		panic("internal error: encode the default configuration: " + err.Error())
+	}
+	var ks []string
+	for line := range strings.Lines(b.String()) {
+		if k, _, ok := strings.Cut(line, " = "); ok {
+			ks = append(ks, k)
+		}
+	}
+	return ks
+}
+
+// Dur is a duration written as in "10s".
+type Dur time.Duration
+
+// UnmarshalText reads a duration as [time.ParseDuration] does.
+func (d *Dur) UnmarshalText(text []byte) error {
+	v, err := time.ParseDuration(string(text))
+	*d = Dur(v)
+	return err
+}
+
+// MarshalText writes what UnmarshalText reads.
+func (d Dur) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }

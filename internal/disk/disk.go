@@ -1,0 +1,63 @@
+// Package disk defines what banger needs of a machine's disks: a writable
+// layer over an image's read-only root, and a work disk of its own.
+//
+// The life of a layer: Create makes what must survive stop and restart, Attach
+// what must be there while the machine runs, Detach removes that again, Delete
+// removes the rest. Each may be called twice, and after a failure or crash of
+// itself or of any other; each finds its objects from the layer's ID and
+// directory alone. What every implementation promises is checked by package
+// disktest.
+package disk
+
+import "context"
+
+// Layers makes writable layers. Calls for one layer do not overlap.
+type Layers interface {
+	// Create makes an empty layer. If it exists already it is left as it is.
+	// On an error nothing is left.
+	Create(ctx context.Context, l Layer) error
+	// Attach makes the layer's device. If it is attached already the same
+	// device is returned. On an error something may be left for Detach.
+	Attach(ctx context.Context, l Layer) (Device, error)
+	// Detach removes the device. It needs only ID and Dir, and succeeds if
+	// there is none.
+	Detach(ctx context.Context, l Layer) error
+	// Delete detaches the layer and removes what it holds, for good. It
+	// needs only ID and Dir, and succeeds if there is none.
+	Delete(ctx context.Context, l Layer) error
+	// Path is where the layer keeps what was written to it; pure.
+	Path(l Layer) string
+}
+
+// Layer is one machine's writable root.
+type Layer struct {
+	ID        string // of the machine
+	Dir       string // the machine's directory, which exists
+	Base      string // raw image that it stands on, never written to
+	SizeBytes int64  // as the guest sees it; at least that of Base
+	UID       uint32 // user that must be able to read and write it
+}
+
+// Device is an attached layer, ready for a VMM.
+type Device struct {
+	Path     string // file or block device
+	Format   string // "raw" or "qcow2"
+	Backing  string // the base, for a format that stands on a file; else empty
+	BaseLoop string // "/dev/loop3", or empty
+	CowLoop  string
+	DMName   string
+	DMDev    string // "/dev/mapper/…", or empty
+}
+
+// Work makes work disks: an empty ext4 file system each, in a sparse file,
+// which the guest fills at its first mount.
+type Work interface {
+	// Create makes the disk of l.SizeBytes at Path(l), owned by l.UID, mode
+	// 0600. If it exists already it is left as it is. On an error nothing is
+	// left. Base is not used.
+	Create(ctx context.Context, l Layer) error
+	// Delete removes it, and succeeds if there is none.
+	Delete(ctx context.Context, l Layer) error
+	// Path is where it stands; pure.
+	Path(l Layer) string
+}

@@ -1,0 +1,175 @@
+package vmm
+
+import (
+	"context"
+	"errors"
+)
+
+// A Driver starts VMM processes of one kind. All methods may be called
+// concurrently, for different machines; calls for one machine do not overlap.
+type Driver interface {
+	// Name is the driver's name in commands and records.
+	Name() string
+
+	// Check returns nil if machines can be run on this host, else an error
+	// of kind errkind.Host that names what is missing, with a hint.
+	Check(ctx context.Context) error
+
+	// Capabilities tells what the driver can do and how.
+	Capabilities() Capabilities
+
+	// Version is the VMM's own version, such as "7.2.22".
+	Version(ctx context.Context) (string, error)
+
+	// Launch starts the machine's VMM and boots the guest. It returns when
+	// the VMM runs and its API answers; the guest may still be booting.
+	// Cancelling ctx after Launch returned does nothing to the VMM. On an
+	// error, a process may be left for the caller to find by its Signature
+	// and kill, and files for CleanUp. The error says what the VMM printed.
+	Launch(ctx context.Context, s Spec) (Machine, error)
+
+	// Attach connects to a VMM that was launched in an earlier life of the
+	// daemon. It fails, and changes nothing, if none answers.
+	Attach(ctx context.Context, s Spec) (Machine, error)
+
+	// Signature tells how to find the machine's process. It needs only the
+	// paths, ID and UID of s.
+	Signature(s Spec) Signature
+
+	// CleanUp removes what a VMM that is gone left (sockets). It needs only
+	// the paths of s, and succeeds if there is nothing.
+	CleanUp(ctx context.Context, s Spec) error
+}
+
+// Capabilities are the facts about a driver that others decide on.
+type Capabilities struct {
+	// Disk formats that Spec.Disks may have.
+	Formats []Format
+	// EndByReboot: the guest ends its VMM by rebooting; a power-off would
+	// leave the process running.
+	EndByReboot bool
+	// Accelerated: guest code runs on the processor, not in software.
+	Accelerated bool
+}
+
+// Spec is all that a driver needs to know of a machine.
+type Spec struct {
+	ID          string
+	Dir         string   // absolute; the VMM's working directory, owned by UID
+	APISock     string   // absolute; at most 107 bytes; in a directory owned by UID
+	AgentSock   string   // absolute; at most 107 bytes; in a directory owned by UID
+	ConsoleLog  string   // absolute; the guest's serial console is appended to it
+	VMMLog      string   // absolute; what the VMM itself prints
+	Kernel      string   // ELF vmlinux
+	Initrd      string   //
+	Cmdline     []string // kernel arguments beyond the driver's own
+	VCPUs       int
+	MemoryBytes int64
+	Disks       []Disk
+	VsockCID    uint32
+	UID         uint32 // user and group that the VMM runs as
+}
+
+// Format is how a disk's content is stored.
+type Format string
+
+const (
+	Raw   Format = "raw"
+	QCOW2 Format = "qcow2"
+)
+
+// Disk is one block device of a guest, found there by its serial.
+type Disk struct {
+	Serial   string // at most 20 bytes (virtio specification, section 5.2)
+	Path     string // absolute, or relative to Spec.Dir
+	Format   Format
+	Backing  string // QCOW2: absolute path of the raw image below; empty: none
+	ReadOnly bool
+}
+
+// Signature tells one machine's VMM process from every other process. Find it
+// with handle.Find.
+type Signature struct {
+	Exe  string // base name of the executable
+	UID  uint32 // user it runs as
+	Arg  string // an argument of the command line …
+	Next string // … and what must stand in the argument after it
+}
+
+// A Machine is the live connection to one VMM. Its methods may be called
+// concurrently.
+type Machine interface {
+	// PID is the VMM's process, 0 if the driver has no process.
+	PID() int
+
+	// Agent tells how to reach the agent in the guest.
+	Agent() Endpoint
+
+	// Status asks the VMM.
+	Status(ctx context.Context) (Status, error)
+
+	// Done is closed when the VMM has gone or the connection to it broke.
+	Done() <-chan struct{}
+
+	// Exit tells, after Done, what the VMM said before it went.
+	Exit() Exit
+
+	// Close drops the connection; the VMM goes on. It may be called twice.
+	Close() error
+}
+
+// Endpoint is where a guest's agent can be reached from the host.
+type Endpoint struct {
+	Kind EndpointKind
+	Path string // Unix socket; for Serial and VsockUnix
+	CID  uint32 // for Vsock
+	Port uint32 // for Vsock and VsockUnix
+}
+
+// EndpointKind is the kind of byte stream.
+type EndpointKind string
+
+const (
+	Serial    EndpointKind = "serial"     // one virtio-serial port: a single stream that outlives its users
+	VsockUnix EndpointKind = "vsock-unix" // Firecracker's Unix socket
+	Vsock     EndpointKind = "vsock"      // AF_VSOCK
+)
+
+// Status is what a VMM says of its guest.
+type Status string
+
+const (
+	Running Status = "running"
+	Paused  Status = "paused"
+	IOError Status = "io-error" // paused by the VMM: the host's disk is full
+	Ended   Status = "ended"    // shut down or crashed; the process may linger
+)
+
+// Exit is why a VMM went, as far as it said.
+type Exit string
+
+const (
+	ExitUnknown  Exit = ""          // it said nothing: killed, or crashed
+	ExitPowerOff Exit = "power-off" // the guest powered off
+	ExitReboot   Exit = "reboot"    // the guest rebooted
+	ExitPanic    Exit = "panic"     // the guest's kernel panicked
+	ExitHost     Exit = "host"      // ended from the host's side by a signal or command
+)
+
+// Reason returns e as the sentence that a machine's record keeps.
+func (e Exit) Reason() string {
+	switch e {
+	case ExitPowerOff:
+		return "the guest powered off"
+	case ExitReboot:
+		return "the guest rebooted"
+	case ExitPanic:
+		return "the guest's kernel panicked"
+	case ExitHost:
+		return "the VMM was ended from the host"
+	}
+	return "the VMM was killed or crashed"
+}
+
+// ErrNoProcess says that no process has a given signature.
+var ErrNoProcess = errors.New("no such VMM process")
