@@ -1,0 +1,150 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+
+	"banger/internal/errkind"
+	"banger/internal/vm"
+)
+
+// idTries is how many random ids are tried for one machine. With a thousand
+// machines a clash happens once in four million times.
+const idTries = 8
+
+// Create records a new machine and returns the record, with ID (a new one if
+// v's is not valid or taken), UID and VsockCID (the lowest that are free),
+// State (created, if v has none) and CreatedAt filled in. A name that is taken
+// is [errkind.Conflict]; a range of user ids that is used up is [errkind.Host].
+func (s *Store) Create(ctx context.Context, v vm.VM) (vm.VM, error) {
+	if err := vm.CheckName(v.Name); err != nil {
+		return vm.VM{}, err
+	}
+	if v.State == "" {
+		v.State = vm.Created
+	}
+	err := s.update(ctx, "Create", func(tx tx) (err error) {
+		if v.UID, err = freeUID(ctx, tx, s.opts.UIDs); err != nil {
+			return err
+		}
+		if v.VsockCID, err = freeCID(ctx, tx); err != nil {
+			return err
+		}
+		v.CreatedAt = tx.now
+		v, err = insertUnderFreeID(ctx, tx, v)
+		return err
+	})
+	if err != nil {
+		return vm.VM{}, err
+	}
+	return v, nil
+}
+
+// insertUnderFreeID records v under an id that is free and a name that must
+// be, and returns the record.
+func insertUnderFreeID(ctx context.Context, tx tx, v vm.VM) (vm.VM, error) {
+	for range idTries {
+		if !v.ID.Valid() {
+			v.ID = vm.NewID()
+		}
+		err := insertMachine(ctx, tx, v)
+		if err == nil {
+			return machineByID(ctx, tx, v.ID)
+		}
+		if !unique(err) {
+			return v, err
+		}
+		_, nameErr := machineBy(ctx, tx, "name", v.Name)
+		switch {
+		case nameErr == nil:
+			return v, errkind.WithHint(errkind.New(errkind.Conflict, "machine %q exists already", v.Name),
+				"banger vm show "+v.Name)
+		case !errors.Is(nameErr, sql.ErrNoRows):
+			return v, nameErr
+		}
+		v.ID = ""
+	}
+	return v, fmt.Errorf("create machine %q: %d random ids are all taken", v.Name, idTries)
+}
+
+// Get returns a machine's record, or an error of kind [errkind.NotFound].
+func (s *Store) Get(ctx context.Context, id vm.ID) (v vm.VM, err error) {
+	err = s.view(ctx, "Get", func(tx tx) (err error) {
+		v, err = machineByID(ctx, tx, id)
+		return err
+	})
+	return v, err
+}
+
+// List returns every machine, in the order of their creation, then of their
+// names.
+func (s *Store) List(ctx context.Context) (vs []vm.VM, err error) {
+	err = s.view(ctx, "List", func(tx tx) (err error) {
+		vs, err = machines(ctx, tx)
+		return err
+	})
+	return vs, err
+}
+
+// Change records one step in a machine's life and returns the record as it is
+// then. A step that is not legal is [errkind.Conflict], and nothing is recorded,
+// unless c says what was found.
+func (s *Store) Change(ctx context.Context, id vm.ID, c vm.Change) (v vm.VM, err error) {
+	err = s.update(ctx, "Change", func(tx tx) (err error) {
+		if v, err = machineByID(ctx, tx, id); err != nil {
+			return err
+		}
+		if !c.Found && v.State.Check(c.To) != nil {
+			return illegal(v, c.To)
+		}
+		v.State, v.StateReason = c.To, c.Reason
+		if c.LastError != nil {
+			v.LastError = *c.LastError
+		}
+		if c.Started {
+			v.StartedAt = tx.now
+		}
+		if c.ImageID != "" {
+			v.Spec.ImageID = c.ImageID
+		}
+		return updateMachine(ctx, tx, v)
+	})
+	if err != nil {
+		return vm.VM{}, err
+	}
+	return v, nil
+}
+
+// Delete removes a machine's record. It succeeds if there is none.
+func (s *Store) Delete(ctx context.Context, id vm.ID) error {
+	return s.update(ctx, "Delete", func(tx tx) error {
+		return deleteMachine(ctx, tx, id)
+	})
+}
+
+// doing says in words what a machine is when it is in a state, and what can be
+// typed then; %s is its name.
+var doing = map[vm.State]struct{ is, hint string }{
+	vm.Created:  {"was never started", "banger vm start "},
+	vm.Starting: {"is starting", "banger vm show "},
+	vm.Running:  {"is running", "banger vm show "},
+	vm.Paused:   {"is paused", "banger vm show "},
+	vm.Stopping: {"is stopping", "banger vm show "},
+	vm.Stopped:  {"is stopped", "banger vm start "},
+	vm.Deleting: {"is being deleted", "banger vm delete "},
+	vm.Faulty:   {"is faulty: taking it down failed", "banger vm stop "},
+}
+
+// illegal is the error for a step that a machine cannot make.
+func illegal(v vm.VM, to vm.State) error {
+	d := doing[v.State]
+	is := d.is
+	up := v.State == vm.Running && to == vm.Starting
+	down := v.State == vm.Stopped && to == vm.Stopping
+	if up || down || v.State == to {
+		is += " already"
+	}
+	return errkind.WithHint(errkind.New(errkind.Conflict, "machine %q %s", v.Name, is), d.hint+v.Name)
+}

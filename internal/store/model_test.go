@@ -1,0 +1,194 @@
+package store
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	gocmp "github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"banger/internal/errkind"
+	"banger/internal/vm"
+)
+
+var anyState = rapid.SampledFrom([]vm.State{
+	vm.Created, vm.Starting, vm.Running, vm.Paused, vm.Stopping, vm.Stopped, vm.Deleting, vm.Faulty,
+})
+
+// model is the store as a map, and how it is used.
+type model struct {
+	s   *Store
+	m   map[vm.ID]vm.VM
+	now time.Time
+}
+
+// The store behaves as a map with rules, also over being closed and opened.
+func TestModel(t *testing.T) {
+	s := newStore(t, options())
+	rapid.Check(t, func(t *rapid.T) {
+		d := &model{s: s, m: make(map[vm.ID]vm.VM), now: t0}
+		s.opts.Now = func() time.Time { return d.now }
+		s.opts.UIDs = vm.UIDRange{Base: 5000, Count: 6}
+		defer d.empty(t)
+		t.Repeat(map[string]func(*rapid.T){
+			"":        d.check,
+			"create":  d.create,
+			"change":  d.change,
+			"delete":  d.delete,
+			"resolve": d.resolve,
+		})
+	})
+}
+
+// empty leaves nothing for the next run.
+func (d *model) empty(t *rapid.T) {
+	for id := range d.m {
+		if err := d.s.Delete(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func (d *model) check(t *rapid.T) {
+	want := []vm.VM{}
+	for _, v := range d.m {
+		want = append(want, v)
+	}
+	slices.SortFunc(want, func(a, b vm.VM) int {
+		return cmp.Or(a.CreatedAt.Compare(b.CreatedAt), cmp.Compare(a.Name, b.Name))
+	})
+	got, err := d.s.List(t.Context())
+	if diff := gocmp.Diff(want, got); err != nil || diff != "" {
+		t.Fatalf("List: %v (-model +store):\n%s", err, diff)
+	}
+}
+
+func (d *model) create(t *rapid.T) {
+	d.now = d.now.Add(time.Duration(rapid.IntRange(0, 2).Draw(t, "later")))
+	v := vm.VM{
+		ID:    vm.ID(rapid.StringMatching(`[0-3]{8}`).Draw(t, "id")),
+		Name:  rapid.StringMatching(`[a-c1-3]{1,2}`).Draw(t, "name"),
+		State: vm.Created,
+		Spec: vm.Spec{
+			Image: rapid.String().Draw(t, "image"), VCPUs: 1, MemoryBytes: 1, DiskBytes: 1,
+			Labels: rapid.MapOfN(rapid.String(), rapid.String(), 1, 3).Draw(t, "labels"),
+		},
+	}
+	got, err := d.s.Create(t.Context(), v)
+	switch {
+	case len(d.m) == 6:
+		if errkind.Of(err) != errkind.Host {
+			t.Fatalf("the seventh of six: %v", err)
+		}
+		return
+	case d.named(v.Name) != "":
+		if errkind.Of(err) != errkind.Conflict {
+			t.Fatalf("name taken: %v", err)
+		}
+		return
+	case err != nil:
+		t.Fatal(err)
+	}
+	if _, taken := d.m[v.ID]; !taken && got.ID != v.ID || taken && got.ID == v.ID {
+		t.Fatalf("asked for %s, got %s", v.ID, got.ID)
+	}
+	v.ID, v.CreatedAt = got.ID, d.now
+	v.UID = d.lowest(5000, func(v vm.VM) uint32 { return v.UID })
+	v.VsockCID = d.lowest(3, func(v vm.VM) uint32 { return v.VsockCID })
+	d.m[v.ID] = v
+}
+
+func (d *model) change(t *rapid.T) {
+	d.now = d.now.Add(time.Second)
+	id := d.some(t)
+	c := vm.Change{
+		To: anyState.Draw(t, "to"), Reason: rapid.String().Draw(t, "reason"),
+		Started: rapid.Bool().Draw(t, "started"), ImageID: rapid.SampledFrom([]string{"", "x"}).Draw(t, "image"),
+		Found: rapid.Bool().Draw(t, "found"), LastError: rapid.Ptr(rapid.String(), true).Draw(t, "error"),
+	}
+	got, err := d.s.Change(t.Context(), id, c)
+	v := d.m[id]
+	if !c.Found && v.State.Check(c.To) != nil {
+		if errkind.Of(err) != errkind.Conflict {
+			t.Fatalf("%s to %s: %v", v.State, c.To, err)
+		}
+		return
+	}
+	v.State, v.StateReason = c.To, c.Reason
+	if c.Started {
+		v.StartedAt = d.now
+	}
+	if c.ImageID != "" {
+		v.Spec.ImageID = c.ImageID
+	}
+	if c.LastError != nil {
+		v.LastError = *c.LastError
+	}
+	if diff := gocmp.Diff(v, got); err != nil || diff != "" {
+		t.Fatalf("Change: %v (-model +store):\n%s", err, diff)
+	}
+	d.m[id] = v
+}
+
+func (d *model) delete(t *rapid.T) {
+	id := d.some(t)
+	if err := d.s.Delete(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	delete(d.m, id)
+}
+
+func (d *model) resolve(t *rapid.T) {
+	ref := rapid.StringMatching(`[a-c0-3]{1,3}`).Draw(t, "ref")
+	want := d.named(ref)
+	n := 0
+	for id := range d.m {
+		if want == "" && strings.HasPrefix(string(id), ref) {
+			n++
+		}
+	}
+	got, err := d.s.Resolve(t.Context(), ref)
+	switch {
+	case want != "" && (err != nil || got.ID != want),
+		want == "" && n == 0 && errkind.Of(err) != errkind.NotFound,
+		want == "" && n == 1 && (err != nil || !strings.HasPrefix(string(got.ID), ref)),
+		want == "" && n > 1 && errkind.Of(err) != errkind.Usage:
+		t.Fatalf("Resolve(%q) gives %s, %v; %d have that prefix, %q that name", ref, got.ID, err, n, want)
+	}
+}
+
+// some draws the id of a machine that is there.
+func (d *model) some(t *rapid.T) vm.ID {
+	if len(d.m) == 0 {
+		t.Skip("no machine")
+	}
+	ids := make([]vm.ID, 0, len(d.m))
+	for id := range d.m {
+		ids = append(ids, id)
+	}
+	slices.Sort(ids)
+	return rapid.SampledFrom(ids).Draw(t, "machine")
+}
+
+func (d *model) named(name string) vm.ID {
+	for id, v := range d.m {
+		if v.Name == name {
+			return id
+		}
+	}
+	return ""
+}
+
+func (d *model) lowest(from uint32, of func(vm.VM) uint32) uint32 {
+	taken := make(map[uint32]bool)
+	for _, v := range d.m {
+		taken[of(v)] = true
+	}
+	for taken[from] {
+		from++
+	}
+	return from
+}
