@@ -2,6 +2,7 @@
 package archtest
 
 import (
+	"go/ast"
 	"go/parser"
 	"go/token"
 	"io/fs"
@@ -20,8 +21,8 @@ const module = "banger/"
 // The longest matching pattern wins.
 var rank = map[string]int{
 	"internal/errkind": -1, // what every error may carry
-	"internal/version": 0,
-	"internal/undo":    0, "internal/keylock": 0,
+	"internal/version": 0, "internal/failpoint": 0,
+	"internal/undo": 0, "internal/keylock": 0,
 	"internal/atomicfile": 0, "internal/hostcmd": 0, "internal/guest/wire": 0,
 
 	"internal/vm": 1, "internal/vmm": 1, "internal/disk": 1, "internal/network": 1,
@@ -38,7 +39,9 @@ var rank = map[string]int{
 
 	"internal/daemon": 5, "internal/cli": 5, "internal/agent": 5,
 
-	"cmd/*": 6,
+	"internal/daemon/daemontest": 6, // fakes for whole daemons, for tests alone
+
+	"cmd/*": 6, "test/*": 6,
 }
 
 // only lists, for a package with a narrow diet, everything it may import from this module.
@@ -86,9 +89,12 @@ func rankOf(p string) (int, bool) {
 	return r, ok
 }
 
+// eachFile calls f with every Go file that is not a test, parsed under mode.
+//
 // The files are read here, not by running "go list": go test sees which files
 // a test opens, but not what its children read, and would report a stale pass.
-func TestImports(t *testing.T) {
+func eachFile(t *testing.T, mode parser.Mode, f func(dir string, file *ast.File)) {
+	t.Helper()
 	const root = "../.."
 	err := filepath.WalkDir(root, func(file string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() || !strings.HasSuffix(file, ".go") || strings.HasSuffix(file, "_test.go") {
@@ -98,7 +104,7 @@ func TestImports(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		f, err := parser.ParseFile(token.NewFileSet(), file, src, parser.ImportsOnly)
+		parsed, err := parser.ParseFile(token.NewFileSet(), file, src, mode)
 		if err != nil {
 			return err
 		}
@@ -106,18 +112,77 @@ func TestImports(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		for _, spec := range f.Imports {
-			imp, err := strconv.Unquote(spec.Path.Value)
-			if err != nil {
-				return err
-			}
-			check(t, filepath.ToSlash(rel), imp)
-		}
+		f(filepath.ToSlash(rel), parsed)
 		return nil
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+func TestImports(t *testing.T) {
+	eachFile(t, parser.ImportsOnly, func(dir string, f *ast.File) {
+		for _, spec := range f.Imports {
+			imp, err := strconv.Unquote(spec.Path.Value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			check(t, dir, imp)
+		}
+	})
+}
+
+func TestPackagesHaveDocs(t *testing.T) {
+	documented := make(map[string]bool)
+	eachFile(t, parser.PackageClauseOnly|parser.ParseComments, func(dir string, f *ast.File) {
+		generated := f.Doc != nil && strings.HasPrefix(f.Doc.Text(), "Code generated")
+		documented[dir] = documented[dir] || f.Doc != nil && !generated
+	})
+	for dir, ok := range documented {
+		if !ok {
+			t.Errorf("%s has no package comment: what is it for?", dir)
+		}
+	}
+}
+
+// Exported names say what they promise.
+func TestExportedNamesHaveDocs(t *testing.T) {
+	eachFile(t, parser.ParseComments|parser.SkipObjectResolution, func(dir string, f *ast.File) {
+		if ast.IsGenerated(f) || f.Name.Name == "main" {
+			return
+		}
+		for _, d := range f.Decls {
+			switch d := d.(type) {
+			case *ast.FuncDecl:
+				if d.Name.IsExported() && d.Doc == nil && exportedReceiver(d) {
+					t.Errorf("%s: %s has no comment", dir, d.Name.Name)
+				}
+			case *ast.GenDecl:
+				for _, s := range d.Specs {
+					if ts, ok := s.(*ast.TypeSpec); ok && ts.Name.IsExported() && d.Doc == nil && ts.Doc == nil {
+						t.Errorf("%s: type %s has no comment", dir, ts.Name.Name)
+					}
+				}
+			}
+		}
+	})
+}
+
+// exportedReceiver reports whether a function can be named from outside: a
+// method of an unexported type answers to an interface that has the comment.
+func exportedReceiver(d *ast.FuncDecl) bool {
+	if d.Recv == nil {
+		return true
+	}
+	typ := d.Recv.List[0].Type
+	if star, ok := typ.(*ast.StarExpr); ok {
+		typ = star.X
+	}
+	if idx, ok := typ.(*ast.IndexExpr); ok {
+		typ = idx.X
+	}
+	id, ok := typ.(*ast.Ident)
+	return ok && id.IsExported() && d.Name.Name != "Error" && d.Name.Name != "String"
 }
 
 func check(t *testing.T, from, imp string) {
@@ -140,7 +205,7 @@ func check(t *testing.T, from, imp string) {
 	if mechanism(from) && rt == 1 && to != path.Dir(from) && !tool[to] {
 		t.Errorf("%s imports %s; a mechanism knows only its own noun", from, to)
 	}
-	if mechanism(to) && from != "internal/daemon" {
+	if mechanism(to) && from != "internal/daemon" && from != "internal/daemon/daemontest" {
 		t.Errorf("%s imports mechanism %s; take the contract instead", from, to)
 	}
 	if tool[to] && !mechanism(from) && from != "internal/daemon" {

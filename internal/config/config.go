@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"time"
@@ -26,6 +27,7 @@ type Config struct {
 	Memory  Size   `toml:"memory"`  // the same
 	Disk    Size   `toml:"disk"`    // work disk, the same
 	RootFS  Size   `toml:"root_fs"` // root disk as the guest sees it
+	Cache   string `toml:"cache"`   // directory of images and kernels; empty: the root's own
 	Mirror  string `toml:"mirror"`  // Debian mirror for images and kernels; empty: the host's own apt configuration
 	LogCap  Size   `toml:"console_log_max"`
 	Grace   Dur    `toml:"stop_grace"`   // how long a guest has to power off
@@ -83,6 +85,8 @@ func Load(path string) (Config, error) {
 
 func (c Config) check() error {
 	switch {
+	case c.Cache != "" && !filepath.IsAbs(c.Cache):
+		return fmt.Errorf("cache = %q: it takes an absolute path", c.Cache)
 	case c.VCPUs < 1:
 		return fmt.Errorf("vcpus = %d: it takes at least 1", c.VCPUs)
 	case c.Memory < 64<<20:

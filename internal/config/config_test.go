@@ -21,6 +21,7 @@ func TestLoad(t *testing.T) {
 		{"memory = 5", "memory"},
 		{"vcpus = 0", "vcpus = 0"},
 		{"vcpus = [", ":1: "},
+		{"cache = \"here\"", "absolute path"},
 		{"uid_base = 0", "uid_base"},
 	}
 	for _, tt := range tests {

@@ -32,3 +32,9 @@ type Spec struct {
 	DiskBytes   int64  // size of the work disk
 	Labels      map[string]string
 }
+
+// UIDRange is the range of user ids that machines' VMMs may run as.
+type UIDRange struct {
+	Base  uint32 // the first
+	Count uint32 // how many
+}

@@ -1,0 +1,131 @@
+package lifecycle
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"banger/internal/errkind"
+	"banger/internal/guest"
+	"banger/internal/vm"
+)
+
+// consoleLines is how many of the console's last lines an error shows.
+const consoleLines = 8
+
+// redialTime bounds reaching the agent of a machine that is up.
+const redialTime = 15 * time.Second
+
+// Agent returns the connection to the agent of a running machine, dialling if
+// there is none. The connection is shared: the caller must not close it. If
+// the machine does not run, the error is of kind [errkind.Conflict].
+func (m *Manager) Agent(ctx context.Context, id vm.ID) (guest.Agent, error) {
+	v, err := m.d.Records.Get(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	l := m.liveOf(id)
+	if v.State != vm.Running || l == nil {
+		err := errkind.New(errkind.Conflict, "vm %q is not running (%s)", v.Name, describe(v))
+		if v.State == vm.Stopped || v.State == vm.Created {
+			err = errkind.WithHint(err, "banger vm start "+v.Name)
+		}
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, redialTime)
+	defer cancel()
+	return m.agentOf(ctx, l)
+}
+
+// Gone is closed when the machine's VMM process has ended; it is nil if the
+// machine is not running.
+func (m *Manager) Gone(id vm.ID) <-chan struct{} {
+	if l := m.liveOf(id); l != nil {
+		return l.gone
+	}
+	return nil
+}
+
+func describe(v vm.VM) string {
+	if v.StateReason == "" {
+		return string(v.State)
+	}
+	return string(v.State) + ": " + v.StateReason
+}
+
+// agentOf returns the one connection to a machine's agent, made anew if the
+// one before broke.
+func (m *Manager) agentOf(ctx context.Context, l *live) (guest.Agent, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(m.ctx, cancel)()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.agent != nil {
+		select {
+		case <-l.agent.Done():
+			l.agent.Close()
+			l.agent = nil
+		default:
+			return l.agent, nil
+		}
+	}
+	e, err := m.endpoint(l)
+	if err != nil {
+		return nil, err
+	}
+	a, err := m.d.Dialer.Dial(ctx, e)
+	if err != nil {
+		return nil, fmt.Errorf("reach the agent of %q: %w", l.v.Name, err)
+	}
+	if m.liveOf(l.v.ID) != l {
+		a.Close() // taken down while we dialled
+		return nil, errkind.New(errkind.Conflict, "vm %q is not running", l.v.Name)
+	}
+	l.agent = a
+	return a, nil
+}
+
+// endpoint tells where the agent is. A VMM whose API does not answer can tell
+// nothing; its paths are known all the same.
+func (m *Manager) endpoint(l *live) (guest.Endpoint, error) {
+	if l.mach == nil {
+		return guest.Endpoint{}, errkind.WithHint(errkind.New(errkind.Internal, "the VMM of %q does not answer", l.v.Name),
+			"banger vm kill "+l.v.Name)
+	}
+	e := l.mach.Agent()
+	return guest.Endpoint{Kind: string(e.Kind), Path: e.Path, CID: e.CID, Port: e.Port, Token: l.v.Token}, nil
+}
+
+// bootError tells why a machine ended before its agent answered.
+func (m *Manager) bootError(l *live) error {
+	tail := m.consoleTail(l.v, consoleLines)
+	why := l.exit().Reason()
+	if strings.Contains(tail, "Kernel panic") {
+		why = "the guest's kernel panicked"
+	}
+	return hintLogs(fmt.Errorf("%s before it was ready%s", why, quoteConsole(tail)), l.v)
+}
+
+// silentError tells that a machine runs but its agent did not answer.
+func (m *Manager) silentError(l *live, limit time.Duration) error {
+	err := errkind.New(errkind.Timeout, "the guest's agent did not answer within %s%s", limit, quoteConsole(m.consoleTail(l.v, consoleLines)))
+	return hintLogs(err, l.v)
+}
+
+// hintLogs points at the console's log, if the machine will be there to show
+// it.
+func hintLogs(err error, v vm.VM) error {
+	if v.Ephemeral {
+		return err
+	}
+	return errkind.WithHint(err, "banger vm logs "+v.Name)
+}
+
+func quoteConsole(tail string) string {
+	if tail == "" {
+		return "; its console is empty"
+	}
+	return "; its console ends:\n" + tail
+}

@@ -1,0 +1,182 @@
+package lifecycle
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+
+	"banger/internal/config"
+	"banger/internal/errkind"
+	"banger/internal/image"
+	"banger/internal/kernel"
+	"banger/internal/undo"
+	"banger/internal/vm"
+)
+
+// minFree is how much room the host's file system must have left for a machine
+// to be made on it, in bytes: enough for its boot to write what it writes.
+const minFree = 256 << 20
+
+// Request is what a user asks for; zero means the configured default.
+type Request struct {
+	Name      string // empty: one is made up
+	Spec      vm.Spec
+	Ephemeral bool
+}
+
+// Create makes a machine: its record and its disks, of an image and a kernel
+// that are built and pulled if they are not there yet. What makes no sense is
+// refused before anything is done. On an error nothing is left but images and
+// kernels.
+func (m *Manager) Create(ctx context.Context, r Request, p Progress) (vm.VM, error) {
+	spec, err := m.complete(ctx, r)
+	if err != nil {
+		return vm.VM{}, err
+	}
+	img, kern, err := m.ensure(ctx, spec, p)
+	if err != nil {
+		return vm.VM{}, err
+	}
+	spec.ImageID, spec.Kernel = img.ID, kern.Name
+	v := vm.VM{Name: r.Name, Spec: spec, Ephemeral: r.Ephemeral, State: vm.Created, Token: newToken()}
+	if v, err = m.record(ctx, v); err != nil {
+		return vm.VM{}, err
+	}
+	unlock, err := m.locks.Lock(ctx, v.ID)
+	if err != nil {
+		return vm.VM{}, errors.Join(err, m.d.Records.Delete(context.WithoutCancel(ctx), v.ID))
+	}
+	defer unlock()
+	m.log.Info("state", "vm", v.ID, "name", v.Name, "state", vm.Created)
+	var u undo.Stack
+	u.Push("record", func(ctx context.Context) error { return m.d.Records.Delete(ctx, v.ID) })
+	u.Push("disks", m.removeDisks(v))
+	if err := m.makeDisks(ctx, v, img); err != nil {
+		return vm.VM{}, errors.Join(fmt.Errorf("disk: %w", err), u.Unwind(ctx))
+	}
+	return v, nil
+}
+
+// record stores a new machine under an id, and a name if it has none, that
+// nobody has.
+func (m *Manager) record(ctx context.Context, v vm.VM) (vm.VM, error) {
+	made := v.Name == ""
+	for try := 0; ; try++ {
+		v.ID = vm.NewID()
+		if made {
+			v.Name = vm.MadeUpName()
+		}
+		got, err := m.d.Records.Create(ctx, v)
+		if err == nil || !made || errkind.Of(err) != errkind.Conflict || try == 20 {
+			return got, err
+		}
+	}
+}
+
+// complete checks what was asked for and fills in the defaults.
+func (m *Manager) complete(ctx context.Context, r Request) (vm.Spec, error) {
+	s, c := r.Spec, m.d.Config
+	if r.Name != "" {
+		if err := vm.CheckName(r.Name); err != nil {
+			return s, err
+		}
+		if _, err := m.d.Records.Resolve(ctx, r.Name); err == nil {
+			return s, errkind.WithHint(errkind.New(errkind.Conflict, "machine %q exists already", r.Name),
+				"banger vm exec "+r.Name+" -- true", "banger vm delete "+r.Name)
+		}
+	}
+	setDefault(&s.Image, c.Image)
+	setDefault(&s.Kernel, c.Kernel)
+	setDefault(&s.Driver, m.d.Default)
+	setDefault(&s.VCPUs, c.VCPUs)
+	setDefault(&s.MemoryBytes, min(int64(c.Memory), m.d.Host.MemoryBytes()/2))
+	setDefault(&s.DiskBytes, int64(c.Disk))
+	if err := vm.CheckName(s.Image); err != nil {
+		return s, errkind.New(errkind.Usage, "%q is no name for an image: it takes 1 to 63 lower-case letters, digits and inner hyphens", s.Image)
+	}
+	if err := m.checkSizes(s); err != nil {
+		return s, err
+	}
+	d, ok := m.d.Drivers[s.Driver]
+	if !ok {
+		return s, errkind.New(errkind.Usage, "unknown driver %q; there is %v", s.Driver, m.driverNames())
+	}
+	return s, d.Check(ctx)
+}
+
+func setDefault[T comparable](p *T, def T) {
+	var zero T
+	if *p == zero {
+		*p = def
+	}
+}
+
+// checkSizes refuses a machine that its host cannot hold.
+func (m *Manager) checkSizes(s vm.Spec) error {
+	total, free, err := m.d.Host.DiskBytes(m.d.Paths.State)
+	if err != nil {
+		return err
+	}
+	mem, cpus := m.d.Host.MemoryBytes(), m.d.Host.CPUs()
+	size := func(n int64) config.Size { return config.Size(n) }
+	switch {
+	case s.VCPUs < 1 || s.VCPUs > cpus:
+		return errkind.New(errkind.Usage, "%d virtual CPUs: it takes 1 to %d, as many as the host has", s.VCPUs, cpus)
+	case s.MemoryBytes < 64<<20 || s.MemoryBytes > mem:
+		return errkind.New(errkind.Usage, "memory of %s: it takes 64M to %s, as much as the host has", size(s.MemoryBytes), size(mem>>20<<20))
+	case s.DiskBytes < 16<<20 || s.DiskBytes > total:
+		return errkind.New(errkind.Usage, "work disk of %s: it takes 16M to %s, the size of the file system under %s", size(s.DiskBytes), size(total>>20<<20), m.d.Paths.State)
+	case free < minFree:
+		return errkind.WithHint(errkind.New(errkind.Host, "%s has %s left, and a machine takes at least %s", m.d.Paths.State, size(free>>20<<20), size(minFree)),
+			"df -h "+m.d.Paths.State)
+	}
+	return nil
+}
+
+func (m *Manager) driverNames() []string {
+	var names []string
+	for n := range m.d.Drivers {
+		names = append(names, n)
+	}
+	return names
+}
+
+// ensure gets the image and the kernel, building and pulling what is missing.
+func (m *Manager) ensure(ctx context.Context, s vm.Spec, p Progress) (image.Image, kernel.Kernel, error) {
+	img, err := m.d.Images.Ensure(ctx, s.Image, image.Progress(p))
+	if err != nil {
+		return img, kernel.Kernel{}, err
+	}
+	name := s.Kernel
+	if name == "" {
+		name = img.DefaultKernel
+	}
+	k, err := m.d.Kernels.Ensure(ctx, name, kernel.Progress(p))
+	return img, k, err
+}
+
+// removeDisks removes what Create made, for good.
+func (m *Manager) removeDisks(v vm.VM) func(context.Context) error {
+	return func(ctx context.Context) error {
+		d, err := m.driver(v.Spec.Driver)
+		if err != nil {
+			return err
+		}
+		if err := d.Layers.Delete(ctx, m.rootLayer(v, image.Image{})); err != nil {
+			return err
+		}
+		if err := m.d.Work.Delete(ctx, m.workLayer(v)); err != nil {
+			return err
+		}
+		return os.RemoveAll(m.paths(v).Dir)
+	}
+}
+
+func newToken() string {
+	var b [16]byte
+	rand.Read(b[:]) // never fails (crypto/rand, Go 1.24)
+	return hex.EncodeToString(b[:])
+}

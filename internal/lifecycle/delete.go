@@ -1,0 +1,49 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"banger/internal/vm"
+)
+
+// Delete takes a machine down without grace and removes it and its disks, for
+// good. It returns the machine as it was. It may be called again after a
+// failure, and for a machine that an earlier daemon left half deleted.
+func (m *Manager) Delete(ctx context.Context, id vm.ID) (vm.VM, error) {
+	v, unlock, err := m.begin(ctx, id, vm.Deleting, "")
+	if err != nil {
+		return v, err
+	}
+	defer unlock()
+	return m.remove(ctx, v)
+}
+
+// remove removes a machine that is recorded as deleting and whose lock is held.
+func (m *Manager) remove(ctx context.Context, v vm.VM) (vm.VM, error) {
+	if err := m.undoAll(v).Unwind(ctx); err != nil {
+		return m.faulty(ctx, v, err)
+	}
+	ctx, cancel := m.detached(ctx, deleteTime)
+	defer cancel()
+	if err := m.removeDisks(v)(ctx); err != nil {
+		return m.faulty(ctx, v, fmt.Errorf("disk: %w", err))
+	}
+	if err := m.d.Records.Delete(ctx, v.ID); err != nil {
+		return v, err
+	}
+	m.log.Info("deleted", "vm", v.ID, "name", v.Name)
+	return v, nil
+}
+
+// faulty records that deleting failed: something may be left on the host.
+func (m *Manager) faulty(ctx context.Context, v vm.VM, cause error) (vm.VM, error) {
+	text := cause.Error()
+	got, err := m.d.Records.Change(context.WithoutCancel(ctx), v.ID,
+		vm.Change{To: vm.Faulty, Reason: "deleting failed", LastError: &text})
+	if err == nil {
+		v = got
+	}
+	return v, errors.Join(cause, err)
+}

@@ -1,0 +1,170 @@
+package lifecycle
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"banger/internal/config"
+	"banger/internal/disk"
+	"banger/internal/errkind"
+	"banger/internal/guest"
+	"banger/internal/handle"
+	"banger/internal/image"
+	"banger/internal/kernel"
+	"banger/internal/keylock"
+	"banger/internal/vm"
+	"banger/internal/vmm"
+)
+
+// Records is what this package needs of the store.
+type Records interface {
+	// Create stores a new record, with user id, vsock CID and time of
+	// creation filled in.
+	Create(ctx context.Context, v vm.VM) (vm.VM, error)
+	Get(ctx context.Context, id vm.ID) (vm.VM, error)
+	// Resolve finds a machine by name or by an unambiguous prefix of its id.
+	Resolve(ctx context.Context, ref string) (vm.VM, error)
+	List(ctx context.Context) ([]vm.VM, error)
+	// Change checks and records one step in a machine's life.
+	Change(ctx context.Context, id vm.ID, c vm.Change) (vm.VM, error)
+	Delete(ctx context.Context, id vm.ID) error
+}
+
+// A Driver is a VMM driver with the disk layers it can use.
+type Driver struct {
+	vmm.Driver
+	Layers disk.Layers
+}
+
+// Deps is what a Manager stands on. All are required.
+type Deps struct {
+	Records Records
+	Handles *handle.Cache
+	Finder  vmm.Finder
+	Drivers map[string]Driver // by name
+	Default string            // name of the driver for a machine that names none; empty: none works here
+	Work    disk.Work
+	Images  image.Library
+	Kernels kernel.Library
+	Boot    guest.Boot
+	Dialer  guest.Dialer
+	Host    Host
+	Paths   config.Paths
+	Config  config.Config
+	Log     *slog.Logger
+}
+
+// Host tells what the host has.
+type Host interface {
+	CPUs() int
+	// MemoryBytes is all the memory there is.
+	MemoryBytes() int64
+	// DiskBytes is the size of the file system that path is on, and how much
+	// of it is free.
+	DiskBytes(path string) (total, free int64, err error)
+}
+
+// Progress is told what is being done: stage, detail, and how much of total
+// (0: not known) is done. It must not block.
+type Progress func(stage, detail string, done, total int64)
+
+// A Manager is the only thing that changes the state of machines. Its methods
+// may be called concurrently.
+type Manager struct {
+	d     Deps
+	log   *slog.Logger
+	locks keylock.Set[vm.ID]
+
+	ctx    context.Context // of everything that watches; ended by Close
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+
+	mu     sync.Mutex
+	live   map[vm.ID]*live // guarded by mu
+	closed bool            // guarded by mu
+}
+
+// New returns a manager of no machines: [Manager.Recover] finds those that are
+// there.
+func New(d Deps) *Manager {
+	ctx, cancel := context.WithCancel(context.Background())
+	return &Manager{d: d, log: d.Log, ctx: ctx, cancel: cancel, live: make(map[vm.ID]*live)}
+}
+
+// Close stops watching and drops every connection. Machines go on. It waits
+// for work in the background to end and may be called twice.
+func (m *Manager) Close() {
+	m.cancel()
+	m.mu.Lock()
+	m.closed = true
+	ls := m.live
+	m.live = make(map[vm.ID]*live)
+	m.mu.Unlock()
+	for _, l := range ls {
+		l.close()
+	}
+	m.wg.Wait()
+}
+
+// background runs f until it returns; Close waits for it. It does nothing
+// after Close.
+func (m *Manager) background(f func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.closed {
+		m.wg.Go(f)
+	}
+}
+
+// begin locks the machine and records what is about to be tried.
+func (m *Manager) begin(ctx context.Context, id vm.ID, to vm.State, reason string) (v vm.VM, unlock func(), err error) {
+	unlock, err = m.locks.Lock(ctx, id)
+	if err != nil {
+		return v, nil, err
+	}
+	if v, err = m.d.Records.Change(ctx, id, vm.Change{To: to, Reason: reason}); err != nil {
+		unlock()
+		return v, nil, err
+	}
+	m.log.Info("state", "vm", id, "name", v.Name, "state", to)
+	return v, unlock, nil
+}
+
+// driver returns the driver a machine was made for.
+func (m *Manager) driver(name string) (Driver, error) {
+	d, ok := m.d.Drivers[name]
+	if !ok {
+		return d, errkind.New(errkind.Host, "driver %q is not part of this build", name)
+	}
+	return d, nil
+}
+
+// Alive reports whether a machine runs: recorded as running or paused, and its
+// process found. It is the only place that decides this.
+func (m *Manager) Alive(ctx context.Context, v vm.VM) bool {
+	if !v.State.Up() {
+		return false
+	}
+	p, err := m.find(ctx, v)
+	if err != nil {
+		return false
+	}
+	p.Close()
+	return true
+}
+
+// find finds the machine's VMM process, whatever its record says.
+func (m *Manager) find(ctx context.Context, v vm.VM) (vmm.Process, error) {
+	d, err := m.driver(v.Spec.Driver)
+	if err != nil {
+		return nil, err
+	}
+	return m.d.Finder.Find(ctx, d.Signature(m.ref(v)))
+}
+
+// timeout is a context for work that must end whoever asked for it goes away.
+func (m *Manager) detached(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), d)
+}

@@ -1,0 +1,187 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"os"
+	"time"
+
+	"banger/internal/vm"
+	"banger/internal/vmm"
+)
+
+// attachTime bounds reconnecting to a VMM that is there.
+const attachTime = 3 * time.Second
+
+// Recover finds the machines of earlier daemons and makes host and records
+// agree again. It returns when all is done, or when limit has passed: the rest
+// goes on in the background, each machine locked until its turn is over.
+func (m *Manager) Recover(ctx context.Context, limit time.Duration) error {
+	records, err := m.d.Records.List(ctx)
+	if err != nil {
+		return err
+	}
+	facts := make([]fact, 0, len(records))
+	for _, v := range records {
+		f, err := m.lookAt(ctx, v)
+		if err != nil {
+			return err
+		}
+		facts = append(facts, f)
+	}
+	m.warnOfStrays(records)
+	done := make(chan struct{}, len(facts))
+	for _, mv := range plan(facts) {
+		if mv.do == keep {
+			done <- struct{}{}
+			continue
+		}
+		m.log.Info("recover", "vm", mv.v.ID, "name", mv.v.Name, "state", mv.v.State, "running", mv.running, "do", mv.do, "why", mv.why)
+		unlock, err := m.locks.Lock(ctx, mv.v.ID)
+		if err != nil {
+			return err
+		}
+		m.background(func() {
+			defer func() { unlock(); done <- struct{}{} }()
+			if err := m.carryOut(m.ctx, mv); err != nil && m.ctx.Err() == nil {
+				m.log.Error("recover", "vm", mv.v.ID, "do", mv.do, "err", err)
+			}
+		})
+	}
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	for range facts {
+		select {
+		case <-done:
+		case <-timer.C:
+			m.log.Warn("recovery goes on in the background", "after", limit)
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// lookAt finds out what of a record is true.
+func (m *Manager) lookAt(ctx context.Context, v vm.VM) (fact, error) {
+	f := fact{v: v}
+	h, why := m.d.Handles.Load(v.ID)
+	if why != "" {
+		m.log.Warn("handles cannot be used; looking for what they named", "vm", v.ID, "why", why)
+		f.reboot = h.OtherBoot
+	}
+	p, err := m.find(ctx, v)
+	switch {
+	case err == nil:
+		p.Close()
+		f.running = true
+	case !errors.Is(err, vmm.ErrNoProcess):
+		return f, err
+	}
+	return f, nil
+}
+
+// carryOut does what was decided for one machine, whose lock is held.
+func (m *Manager) carryOut(ctx context.Context, mv move) error {
+	v := mv.v
+	switch mv.do {
+	case adopt:
+		if err := m.readopt(ctx, v); err != nil {
+			m.log.Warn("adopt", "vm", v.ID, "err", err)
+			return m.found(ctx, v, "the VMM could not be taken up again")
+		}
+		return nil
+	case awaitGuest:
+		return m.goOn(ctx, v, mv.why)
+	case takeDown:
+		return m.found(ctx, v, mv.why)
+	case finishStop:
+		if mv.running && m.readopt(ctx, v) == nil {
+			m.powerOff(ctx, v, time.Duration(m.d.Config.Grace))
+		}
+		_, err := m.takeDown(ctx, v, m.undoAll(v), mv.why, nil)
+		return err
+	case finishDelete:
+		if v.State != vm.Deleting {
+			var err error
+			if v, err = m.d.Records.Change(ctx, v.ID, vm.Change{To: vm.Deleting, Found: true}); err != nil {
+				return err
+			}
+		}
+		_, err := m.remove(ctx, v)
+		return err
+	}
+	return nil
+}
+
+// found takes down what is left of a machine and records that it was found so.
+func (m *Manager) found(ctx context.Context, v vm.VM, why string) error {
+	c := vm.Change{To: vm.Stopped, Reason: why, Found: true}
+	if v.State == vm.Created {
+		c.To = vm.Created
+	}
+	undoErr := m.undoAll(v).Unwind(ctx)
+	if undoErr != nil {
+		text := undoErr.Error()
+		c.To, c.Reason, c.LastError = vm.Faulty, "taking down failed", &text
+	}
+	_, err := m.d.Records.Change(ctx, v.ID, c)
+	return errors.Join(undoErr, err)
+}
+
+// readopt takes up a machine whose process was found.
+func (m *Manager) readopt(ctx context.Context, v vm.VM) error {
+	d, err := m.driver(v.Spec.Driver)
+	if err != nil {
+		return err
+	}
+	actx, cancel := context.WithTimeout(ctx, attachTime)
+	defer cancel()
+	mach, err := d.Attach(actx, m.ref(v))
+	if err != nil {
+		// The process is there all the same; its end can be watched.
+		m.log.Warn("attach", "vm", v.ID, "err", err)
+		mach = nil
+	}
+	return m.adopt(ctx, v, d, mach)
+}
+
+// goOn waits for a guest that an earlier daemon was starting.
+func (m *Manager) goOn(ctx context.Context, v vm.VM, why string) error {
+	err := m.readopt(ctx, v)
+	if err == nil {
+		err = m.firstContact(ctx, v)
+	}
+	if err != nil {
+		if ctx.Err() != nil {
+			return err // the daemon ends again
+		}
+		m.log.Warn("start goes on", "vm", v.ID, "err", err)
+		return m.found(ctx, v, why)
+	}
+	var none string
+	_, err = m.d.Records.Change(ctx, v.ID, vm.Change{To: vm.Running, Started: true, LastError: &none})
+	return err
+}
+
+// warnOfStrays names directories of machines that no record owns. No crash of
+// ours leaves one: a record is made before its directory and goes after it. So
+// the database was lost or replaced, and the disks in there may be all that is
+// left of somebody's work: they are never removed by themselves.
+func (m *Manager) warnOfStrays(records []vm.VM) {
+	owned := make(map[string]bool)
+	for _, v := range records {
+		owned[string(v.ID)] = true
+	}
+	entries, err := os.ReadDir(m.d.Paths.VMs())
+	if err != nil {
+		m.log.Warn("look for directories that no record owns", "err", err)
+	}
+	for _, e := range entries {
+		if !owned[e.Name()] {
+			m.log.Warn("a machine's directory that no record owns; remove it by hand if nothing in it is wanted",
+				"dir", m.d.Paths.VM(e.Name()).Dir)
+		}
+	}
+}

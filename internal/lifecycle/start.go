@@ -1,0 +1,108 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"banger/internal/failpoint"
+	"banger/internal/undo"
+	"banger/internal/vm"
+)
+
+// errStopping says that the daemon ends while a machine is being started.
+var errStopping = errors.New("the daemon is stopping; its next start goes on with the machine")
+
+// Start brings up a machine, or takes down whatever it began. It returns when
+// the next command in the machine works.
+func (m *Manager) Start(ctx context.Context, id vm.ID, p Progress) (vm.VM, error) {
+	v, b, err := m.prepare(ctx, id, p)
+	if err != nil {
+		return v, err
+	}
+	v, unlock, err := m.begin(ctx, id, vm.Starting, "")
+	if err != nil {
+		return v, err
+	}
+	defer unlock()
+
+	var u undo.Stack
+	for _, s := range m.steps(v, b) {
+		u.Push(s.name, s.undo)
+		if err := try(ctx, s); err != nil {
+			if m.ctx.Err() != nil {
+				return v, errStopping // as after a crash: the next daemon goes on
+			}
+			return m.takeDown(ctx, v, &u, "", fmt.Errorf("%s: %w", s.name, err))
+		}
+	}
+	var none string
+	up, err := m.d.Records.Change(ctx, id, vm.Change{To: vm.Running, Started: true, LastError: &none})
+	if err != nil {
+		return m.takeDown(ctx, v, &u, "", err)
+	}
+	m.log.Info("state", "vm", id, "name", v.Name, "state", vm.Running)
+	return up, nil
+}
+
+// try does one step.
+func try(ctx context.Context, s step) error {
+	if err := failpoint.Hit("start/" + s.name + "/before"); err != nil {
+		return err
+	}
+	if err := s.do(ctx); err != nil {
+		return err
+	}
+	return failpoint.Hit("start/" + s.name + "/after")
+}
+
+// prepare gets what a start needs that is not the machine's own, outside its
+// lock: pulling a kernel may take long.
+func (m *Manager) prepare(ctx context.Context, id vm.ID, p Progress) (vm.VM, *boot, error) {
+	v, err := m.d.Records.Get(ctx, id)
+	if err != nil {
+		return v, nil, err
+	}
+	if err := v.State.Check(vm.Starting); err != nil {
+		// Words that name the machine come from the store.
+		_, err = m.d.Records.Change(ctx, id, vm.Change{To: vm.Starting})
+		return v, nil, err
+	}
+	d, err := m.driver(v.Spec.Driver)
+	if err != nil {
+		return v, nil, err
+	}
+	if err := d.Check(ctx); err != nil {
+		return v, nil, err
+	}
+	b := &boot{progress: p}
+	if b.image, err = m.d.Images.Version(ctx, v.Spec.Image, v.Spec.ImageID); err != nil {
+		return v, nil, err
+	}
+	b.kernel, err = m.d.Kernels.Get(ctx, v.Spec.Kernel)
+	return v, b, err
+}
+
+// takeDown undoes what u holds and records where that left the machine: with
+// cause nil it was meant to be taken down, for reason.
+func (m *Manager) takeDown(ctx context.Context, v vm.VM, u *undo.Stack, reason string, cause error) (vm.VM, error) {
+	c := vm.Change{To: vm.Stopped, Reason: reason}
+	if cause != nil {
+		c.Reason = "start failed"
+	}
+	undoErr := u.Unwind(ctx)
+	if undoErr != nil {
+		c.To, c.Reason = vm.Faulty, "taking down failed"
+	}
+	if why := errors.Join(cause, undoErr); why != nil {
+		text := why.Error()
+		c.LastError = &text
+	}
+	// Record it even if whoever asked has gone away.
+	down, err := m.d.Records.Change(context.WithoutCancel(ctx), v.ID, c)
+	if err == nil {
+		v = down
+		m.log.Info("state", "vm", v.ID, "name", v.Name, "state", c.To, "reason", c.Reason)
+	}
+	return v, errors.Join(cause, undoErr, err)
+}

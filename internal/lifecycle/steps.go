@@ -1,0 +1,190 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"banger/internal/disk"
+	"banger/internal/handle"
+	"banger/internal/image"
+	"banger/internal/kernel"
+	"banger/internal/undo"
+	"banger/internal/vm"
+	"banger/internal/vmm"
+)
+
+// A step is one thing a running machine needs on the host. What outlives a
+// stop (disks, records) is not a step; Delete removes it.
+//
+// undo finds what to remove from the machine's record alone. It succeeds when
+// do never ran, ran halfway, or ran in an earlier life of the daemon.
+type step struct {
+	name     string
+	do, undo func(context.Context) error
+}
+
+// A boot is what the steps of one start hand on to each other.
+type boot struct {
+	image    image.Image
+	kernel   kernel.Kernel
+	root     disk.Device
+	progress Progress
+}
+
+// steps lists what starting takes, in order. To undo, b may be nil.
+func (m *Manager) steps(v vm.VM, b *boot) []step {
+	return []step{
+		{"disk", m.attachDisk(v, b), m.detachDisk(v)},
+		{"boot", m.writeBoot(v, b), m.removeBoot(v)},
+		{"vmm", m.launch(v, b), m.kill(v)},
+		{"guest", m.awaitGuest(v), func(context.Context) error { return nil }},
+	}
+}
+
+// undoAll arms the undo of every step, for a machine that is to be taken down
+// however far it came.
+func (m *Manager) undoAll(v vm.VM) *undo.Stack {
+	var u undo.Stack
+	for _, s := range m.steps(v, nil) {
+		u.Push(s.name, s.undo)
+	}
+	return &u
+}
+
+func (m *Manager) attachDisk(v vm.VM, b *boot) func(context.Context) error {
+	return func(ctx context.Context) error {
+		d, err := m.driver(v.Spec.Driver)
+		if err != nil {
+			return err
+		}
+		l := m.rootLayer(v, b.image)
+		if v.StartedAt.IsZero() {
+			// A crash in the middle of create leaves a record whose disks
+			// may not be there yet. Later a disk that is missing is a loss
+			// that must be told, not papered over with an empty one.
+			if err := m.makeDisks(ctx, v, b.image); err != nil {
+				return err
+			}
+		}
+		if b.root, err = d.Layers.Attach(ctx, l); err != nil {
+			return err
+		}
+		return m.d.Handles.Update(v.ID, func(h *handle.Handle) {
+			h.BaseLoop, h.CowLoop = b.root.BaseLoop, b.root.CowLoop
+			h.DMName, h.DMDev = b.root.DMName, b.root.DMDev
+		})
+	}
+}
+
+func (m *Manager) detachDisk(v vm.VM) func(context.Context) error {
+	return func(ctx context.Context) error {
+		d, err := m.driver(v.Spec.Driver)
+		if err != nil {
+			return err
+		}
+		err = d.Layers.Detach(ctx, m.rootLayer(v, image.Image{}))
+		if err != nil {
+			return err
+		}
+		return m.d.Handles.Remove(v.ID)
+	}
+}
+
+func (m *Manager) writeBoot(v vm.VM, b *boot) func(context.Context) error {
+	return func(ctx context.Context) error {
+		return m.d.Boot.Write(ctx, m.paths(v).Initrd(), b.kernel.BootModules, m.bundle(v, b), v.UID)
+	}
+}
+
+func (m *Manager) removeBoot(v vm.VM) func(context.Context) error {
+	return func(context.Context) error { return m.d.Boot.Remove(m.paths(v).Initrd()) }
+}
+
+func (m *Manager) launch(v vm.VM, b *boot) func(context.Context) error {
+	return func(ctx context.Context) error {
+		d, err := m.driver(v.Spec.Driver)
+		if err != nil {
+			return err
+		}
+		if err := ownedDir(m.paths(v).Run, v.UID); err != nil {
+			return err
+		}
+		b.progress("boot "+v.Name, "", 0, 0)
+		mach, err := d.Launch(ctx, m.vmmSpec(v, b))
+		if err != nil {
+			return err
+		}
+		return m.adopt(ctx, v, d, mach)
+	}
+}
+
+// adopt takes up the machine whose VMM is mach (nil: its API did not answer):
+// it finds its process, writes down how to find it again, and watches it.
+func (m *Manager) adopt(ctx context.Context, v vm.VM, d Driver, mach vmm.Machine) error {
+	p, err := m.find(ctx, v)
+	if err != nil {
+		if mach != nil {
+			mach.Close()
+		}
+		if errors.Is(err, vmm.ErrNoProcess) {
+			return errors.New("the VMM ended at once")
+		}
+		return err
+	}
+	version, err := d.Version(ctx)
+	if err != nil {
+		m.log.Warn("version of the VMM", "vm", v.ID, "err", err)
+	}
+	err = m.d.Handles.Update(v.ID, func(h *handle.Handle) {
+		h.PID, h.StartTime = p.PID(), p.StartTime()
+		h.Driver, h.DriverVersion = d.Name(), version
+	})
+	if err != nil {
+		p.Close()
+		if mach != nil {
+			mach.Close()
+		}
+		return err
+	}
+	m.watch(v, p, mach)
+	return nil
+}
+
+// kill ends the machine's VMM, whoever started it and whenever.
+func (m *Manager) kill(v vm.VM) func(context.Context) error {
+	return func(ctx context.Context) error {
+		d, err := m.driver(v.Spec.Driver)
+		if err != nil {
+			return err
+		}
+		m.forget(v.ID)
+		p, err := m.find(ctx, v)
+		switch {
+		case err == nil:
+			defer p.Close()
+			if err := p.Kill(ctx); err != nil {
+				return fmt.Errorf("kill process %d: %w", p.PID(), err)
+			}
+		case !errors.Is(err, vmm.ErrNoProcess):
+			return err
+		}
+		if err := d.CleanUp(ctx, m.ref(v)); err != nil {
+			return err
+		}
+		return os.RemoveAll(m.paths(v).Run)
+	}
+}
+
+func (m *Manager) awaitGuest(v vm.VM) func(context.Context) error {
+	return func(ctx context.Context) error { return m.firstContact(ctx, v) }
+}
+
+// ownedDir makes a directory that only uid may use, or makes it so.
+func ownedDir(dir string, uid uint32) error {
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	return os.Lchown(dir, int(uid), int(uid))
+}

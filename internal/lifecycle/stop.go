@@ -1,0 +1,95 @@
+package lifecycle
+
+import (
+	"context"
+	"time"
+
+	"banger/internal/guest"
+	"banger/internal/guest/wire"
+	"banger/internal/vm"
+
+	"connectrpc.com/connect"
+)
+
+// dialForPower is how long stopping tries to reach a guest's agent: one that
+// does not answer by then will not, and waiting cannot help.
+const dialForPower = 3 * time.Second
+
+// Stop takes a machine down: it asks the guest to sync and power off, and
+// kills it when grace has passed (negative: the configured time). It may be
+// called again after a failure, and for a machine that an earlier daemon left
+// half stopped. A machine that is stopped already is a success.
+func (m *Manager) Stop(ctx context.Context, id vm.ID, grace time.Duration) (vm.VM, error) {
+	if grace < 0 {
+		grace = time.Duration(m.d.Config.Grace)
+	}
+	return m.stop(ctx, id, grace, "stopped on request")
+}
+
+// Kill takes a machine down at once. What the guest had not synced is lost.
+func (m *Manager) Kill(ctx context.Context, id vm.ID) (vm.VM, error) {
+	return m.stop(ctx, id, 0, "killed on request")
+}
+
+func (m *Manager) stop(ctx context.Context, id vm.ID, grace time.Duration, reason string) (vm.VM, error) {
+	v, err := m.d.Records.Get(ctx, id)
+	if err != nil {
+		return v, err
+	}
+	if v.State == vm.Stopped || v.State == vm.Created {
+		return v, nil
+	}
+	v, unlock, err := m.begin(ctx, id, vm.Stopping, reason)
+	if err != nil {
+		return v, err
+	}
+	defer unlock()
+	if grace > 0 {
+		m.powerOff(ctx, v, grace)
+	}
+	return m.takeDown(ctx, v, m.undoAll(v), reason, nil)
+}
+
+// powerOff asks the guest to end itself and waits until it has, or until grace
+// has passed. That it did not is no failure: it is killed next.
+func (m *Manager) powerOff(ctx context.Context, v vm.VM, grace time.Duration) {
+	ctx, cancel := m.detached(ctx, grace)
+	defer cancel()
+	l := m.liveOf(v.ID)
+	if l == nil {
+		return
+	}
+	if err := m.askPowerOff(ctx, l); err != nil {
+		m.log.Warn("guest did not take the request to power off", "vm", v.ID, "err", err)
+		return
+	}
+	select {
+	case <-l.gone:
+	case <-ctx.Done():
+		m.log.Warn("guest did not power off in time", "vm", v.ID, "grace", grace)
+	}
+}
+
+func (m *Manager) askPowerOff(ctx context.Context, l *live) error {
+	d, err := m.driver(l.v.Spec.Driver)
+	if err != nil {
+		return err
+	}
+	dctx, cancel := context.WithTimeout(ctx, dialForPower)
+	defer cancel()
+	var a guest.Agent
+	if a, err = m.agentOf(dctx, l); err != nil {
+		return err
+	}
+	action := wire.PowerRequest_ACTION_POWER_OFF
+	if d.Capabilities().EndByReboot {
+		action = wire.PowerRequest_ACTION_REBOOT
+	}
+	_, err = a.Power(ctx, connect.NewRequest(&wire.PowerRequest{Action: action}))
+	select {
+	case <-l.gone:
+		return nil // it went before it could answer
+	default:
+		return err
+	}
+}

@@ -1,0 +1,149 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"banger/internal/guest"
+	"banger/internal/vm"
+	"banger/internal/vmm"
+)
+
+// lastWords is how long the VMM's last message may take after its process has
+// gone: it is in a socket's buffer already.
+const lastWords = time.Second
+
+// deleteTime bounds removing a machine's files and record.
+const deleteTime = 30 * time.Second
+
+// A live is what is true of a running machine in this life of the daemon.
+type live struct {
+	v    vm.VM         // as it was when it was taken up
+	proc vmm.Process   // non-nil
+	mach vmm.Machine   // nil if the VMM's API did not answer
+	gone chan struct{} // closed when the process has ended
+
+	mu    sync.Mutex  // held while dialling
+	agent guest.Agent // nil until dialled; guarded by mu
+}
+
+// close drops the connections. The process goes on.
+func (l *live) close() {
+	if l.mach != nil {
+		l.mach.Close()
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.agent != nil {
+		l.agent.Close()
+	}
+}
+
+// exit is why the machine's VMM ended, as far as it said.
+func (l *live) exit() vmm.Exit {
+	if l.mach == nil {
+		return vmm.ExitUnknown
+	}
+	select {
+	case <-l.mach.Done():
+	case <-time.After(lastWords):
+	}
+	return l.mach.Exit()
+}
+
+func (m *Manager) liveOf(id vm.ID) *live {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.live[id]
+}
+
+// watch takes up a machine: when its process ends by itself, that is recorded.
+// It takes over p and mach.
+func (m *Manager) watch(v vm.VM, p vmm.Process, mach vmm.Machine) {
+	l := &live{v: v, proc: p, mach: mach, gone: make(chan struct{})}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		go l.close()
+		p.Close()
+		return
+	}
+	m.live[v.ID] = l
+	m.wg.Go(func() {
+		defer p.Close()
+		if err := p.Wait(m.ctx); err != nil {
+			if m.ctx.Err() == nil {
+				m.log.Error("watch the VMM", "vm", v.ID, "err", err)
+			}
+			return
+		}
+		close(l.gone)
+		m.ended(l)
+	})
+}
+
+// forget drops the connections to a machine that is about to be taken down by
+// us.
+func (m *Manager) forget(id vm.ID) {
+	m.mu.Lock()
+	l := m.live[id]
+	delete(m.live, id)
+	m.mu.Unlock()
+	if l != nil {
+		l.close()
+	}
+}
+
+// ended takes down what is left of a machine whose VMM ended by itself, and
+// records why it did.
+func (m *Manager) ended(l *live) {
+	exit := l.exit()
+	unlock, err := m.locks.Lock(m.ctx, l.v.ID)
+	if err != nil {
+		return // the daemon ends; the next one finds it
+	}
+	defer unlock()
+	if m.liveOf(l.v.ID) != l {
+		return // taken down by us while we waited for the lock
+	}
+	reason := exit.Reason()
+	v, err := m.d.Records.Change(m.ctx, l.v.ID, vm.Change{To: vm.Stopping, Reason: reason})
+	if err != nil {
+		m.log.Error("record the end of a machine", "vm", l.v.ID, "err", err)
+		return
+	}
+	if _, err := m.takeDown(m.ctx, v, m.undoAll(v), reason, nil); err != nil {
+		m.log.Error("take down a machine that ended", "vm", l.v.ID, "err", err)
+	}
+}
+
+// firstContact waits until the agent of a machine that boots answers. It ends
+// early if the VMM does, with what the guest said last.
+func (m *Manager) firstContact(ctx context.Context, v vm.VM) error {
+	l := m.liveOf(v.ID)
+	if l == nil {
+		return errors.New("the VMM has gone")
+	}
+	limit := time.Duration(m.d.Config.Boot)
+	dctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	go func() {
+		select {
+		case <-l.gone:
+			cancel()
+		case <-dctx.Done():
+		}
+	}()
+	_, err := m.agentOf(dctx, l)
+	select {
+	case <-l.gone:
+		return m.bootError(l)
+	default:
+	}
+	if err != nil && ctx.Err() == nil && errors.Is(dctx.Err(), context.DeadlineExceeded) {
+		return m.silentError(l, limit)
+	}
+	return err
+}
