@@ -1,14 +1,49 @@
-# The targets that people use are documented in HACKING.md.
-SHELL := /bin/bash
+# The targets that people use are described in HACKING.md.
+SHELL   := /bin/bash
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 COMMIT  := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 DATE    := $(shell git log -1 --format=%cI 2>/dev/null || echo unknown)
 LDFLAGS := -s -w -X banger/internal/version.Version=$(VERSION) -X banger/internal/version.Commit=$(COMMIT) -X banger/internal/version.Date=$(DATE)
+TOOL    := go tool -modfile=tools/go.mod
 
-.PHONY: build
+# PROGRAM=PACKAGE, what running a machine takes and what testing takes.
+RUN_NEEDS  := qemu-system-x86_64=qemu-system-x86 mmdebstrap=mmdebstrap mkfs.ext4=e2fsprogs debugfs=e2fsprogs
+TEST_NEEDS := $(RUN_NEEDS) gcc=gcc qemu-img=qemu-utils busybox=busybox-static tmux=tmux ip=iproute2 pkill=procps
+
+.PHONY: quickstart build test test-unit test-e2e lint gen bench soak vuln packages test-packages
+
+# From nothing to a machine that has printed its name.
+quickstart: packages build
+	bin/banger vm run -- sh -c 'uname -sr; . /etc/os-release; echo "$$PRETTY_NAME"; hostname'
+
+packages:
+	@scripts/packages $(RUN_NEEDS)
+
+test-packages:
+	@scripts/packages $(TEST_NEEDS)
+
 build:
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
 
-.PHONY: gen
+test: test-packages lint test-unit test-e2e
+
+# Without a machine; needs nothing but Go and gcc.
+test-unit:
+	go test -race ./...
+
+# Real machines on this host.
+test-e2e: build
+	go test -tags e2e -count=1 -timeout 30m -v ./test/e2e/...
+
+lint:
+	@bad=$$(gofmt -l cmd internal test); [ -z "$$bad" ] || { echo "not gofmt clean: $$bad"; exit 1; }
+	go vet -tags e2e ./...
+	$(TOOL) staticcheck -tags e2e ./...
+	$(TOOL) buf lint
+	@scripts/generated
+
 gen:
-	go tool -modfile=tools/go.mod buf generate
+	$(TOOL) buf generate
+
+vuln:
+	$(TOOL) govulncheck ./...

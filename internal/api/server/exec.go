@@ -1,0 +1,112 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"connectrpc.com/connect"
+
+	"banger/internal/api"
+	"banger/internal/errkind"
+	"banger/internal/guest/wire"
+	"banger/internal/vm"
+)
+
+// Exec runs a command in a running machine.
+func (s *Server) Exec(ctx context.Context, stream *connect.BidiStream[api.ExecRequest, api.ExecResponse]) error {
+	first, err := stream.Receive()
+	if err != nil {
+		return err
+	}
+	in := first.GetStart()
+	if in == nil {
+		return errkind.New(errkind.Usage, "the first message of an exec must name machine and command")
+	}
+	v, err := s.m.Resolve(ctx, in.Vm)
+	if err != nil {
+		return err
+	}
+	return s.relay(ctx, v, in.Command,
+		func() (*wire.ExecRequest, error) {
+			req, err := stream.Receive()
+			return req.GetExec(), err
+		},
+		func(resp *wire.ExecResponse) error { return stream.Send(&api.ExecResponse{Exec: resp}) })
+}
+
+// relay runs one command in a machine, between a caller and the agent. It
+// returns nil when the command's exit was sent.
+func (s *Server) relay(ctx context.Context, v vm.VM, start *wire.ExecStart, recv func() (*wire.ExecRequest, error), send func(*wire.ExecResponse) error) error {
+	if start == nil {
+		return errkind.New(errkind.Usage, "no command was given")
+	}
+	a, err := s.m.Agent(ctx, v.ID)
+	if err != nil {
+		return err
+	}
+	gone := s.m.Gone(v.ID)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	up := a.Exec(ctx)
+	defer up.CloseResponse() // ends the command, if it still runs
+	if err := up.Send(&wire.ExecRequest{Msg: &wire.ExecRequest_Start{Start: start}}); err != nil && !errors.Is(err, io.EOF) {
+		return s.broken(ctx, v, gone, err)
+	}
+	go func() {
+		// Ends with the caller's stream, at the latest when Exec returns.
+		if err := pump(up, recv); err != nil {
+			cancel()
+		}
+	}()
+	for {
+		resp, err := up.Receive()
+		if err != nil {
+			return s.broken(ctx, v, gone, err)
+		}
+		if err := send(resp); err != nil {
+			return err
+		}
+		if resp.GetExit() != nil {
+			return nil
+		}
+	}
+}
+
+// pump hands what the caller sends to the agent. An error means that the
+// caller has gone.
+func pump(up *connect.BidiStreamForClient[wire.ExecRequest, wire.ExecResponse], recv func() (*wire.ExecRequest, error)) error {
+	for {
+		req, err := recv()
+		if errors.Is(err, io.EOF) {
+			return up.CloseRequest()
+		}
+		if err != nil {
+			return err
+		}
+		if req.GetStart() != nil {
+			continue // one command each
+		}
+		if err := up.Send(req); err != nil {
+			return nil // the receiving side tells why
+		}
+	}
+}
+
+// broken tells why the stream to a command broke.
+func (s *Server) broken(ctx context.Context, v vm.VM, gone <-chan struct{}, err error) error {
+	if ctx.Err() != nil {
+		return errkind.Wrap(errkind.Canceled, ctx.Err())
+	}
+	select {
+	case <-gone:
+		// The record knows why once the end has been dealt with.
+		return errkind.New(errkind.Internal, "machine %q ended while the command ran", v.Name)
+	default:
+	}
+	var ce *connect.Error
+	if errors.As(err, &ce) && ce.Code() == connect.CodeInvalidArgument {
+		return errkind.New(errkind.Usage, "%s", ce.Message())
+	}
+	return errkind.New(errkind.Internal, "lost the agent of %q; the command may have run: %w", v.Name, err)
+}

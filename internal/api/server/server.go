@@ -1,0 +1,72 @@
+// Package server is the daemon's end of the API: it turns messages into calls
+// of use cases and their answers into messages, and decides nothing.
+//
+// A caller that goes away cancels what was done for it alone: its exec, an
+// ephemeral machine leased to its call, an image that nobody else waits for.
+// Whatever changes a persistent machine goes on.
+package server
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"banger/internal/api"
+	"banger/internal/image"
+	"banger/internal/kernel"
+	"banger/internal/lifecycle"
+)
+
+// Info is what the daemon tells of itself.
+type Info struct {
+	PID          int
+	Version      string
+	Root         string
+	Socket       string
+	Driver       string // of a machine that names none; empty: none works here
+	DriverReason string
+	StartedAt    time.Time
+}
+
+// Deps is what a server stands on. All are required.
+type Deps struct {
+	Machines *lifecycle.Manager
+	Images   image.Library
+	Kernels  kernel.Library
+	Info     Info
+	Shutdown func() // begins the daemon's end and returns at once
+}
+
+// A Server answers the API's calls.
+type Server struct {
+	m *lifecycle.Manager
+	d Deps
+}
+
+// Handler returns the HTTP handler of the whole API.
+func Handler(d Deps, opts ...connect.HandlerOption) http.Handler {
+	s := &Server{m: d.Machines, d: d}
+	mux := http.NewServeMux()
+	mux.Handle(api.NewVMServiceHandler(s, opts...))
+	mux.Handle(api.NewImageServiceHandler(s, opts...))
+	mux.Handle(api.NewKernelServiceHandler(s, opts...))
+	mux.Handle(api.NewDaemonServiceHandler(s, opts...))
+	return mux
+}
+
+// Status tells what the daemon is.
+func (s *Server) Status(context.Context, *connect.Request[api.StatusRequest]) (*connect.Response[api.StatusResponse], error) {
+	i := s.d.Info
+	return connect.NewResponse(&api.StatusResponse{
+		Pid: int32(i.PID), Version: i.Version, Root: i.Root, Socket: i.Socket,
+		Driver: i.Driver, DriverReason: i.DriverReason, StartedAt: timestamp(i.StartedAt),
+	}), nil
+}
+
+// Shutdown ends the daemon; machines go on.
+func (s *Server) Shutdown(context.Context, *connect.Request[api.ShutdownRequest]) (*connect.Response[api.ShutdownResponse], error) {
+	s.d.Shutdown()
+	return connect.NewResponse(&api.ShutdownResponse{}), nil
+}

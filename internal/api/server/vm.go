@@ -1,0 +1,133 @@
+package server
+
+import (
+	"context"
+	"io"
+
+	"connectrpc.com/connect"
+
+	"banger/internal/api"
+	"banger/internal/lifecycle"
+	"banger/internal/vm"
+)
+
+// Create makes a persistent machine and starts it.
+func (s *Server) Create(ctx context.Context, req *connect.Request[api.CreateRequest], stream *connect.ServerStream[api.CreateResponse]) error {
+	r := report(func(p *api.Progress) error {
+		return stream.Send(&api.CreateResponse{Msg: &api.CreateResponse_Progress{Progress: p}})
+	})
+	defer r.stop()
+	ctx = context.WithoutCancel(ctx)
+	v, err := s.m.Create(ctx, lifecycle.Request{Name: req.Msg.Spec.GetName(), Spec: fromSpec(req.Msg.Spec)}, r.progress)
+	if err == nil && !req.Msg.NoStart {
+		v, err = s.m.Start(ctx, v.ID, r.progress)
+	}
+	if err != nil {
+		return err
+	}
+	r.stop()
+	return stream.Send(&api.CreateResponse{Msg: &api.CreateResponse_Vm{Vm: s.toAPI(v)}})
+}
+
+// Start starts a machine.
+func (s *Server) Start(ctx context.Context, req *connect.Request[api.StartRequest], stream *connect.ServerStream[api.StartResponse]) error {
+	v, err := s.m.Resolve(ctx, req.Msg.Vm)
+	if err != nil {
+		return err
+	}
+	r := report(func(p *api.Progress) error {
+		return stream.Send(&api.StartResponse{Msg: &api.StartResponse_Progress{Progress: p}})
+	})
+	defer r.stop()
+	if v, err = s.m.Start(context.WithoutCancel(ctx), v.ID, r.progress); err != nil {
+		return err
+	}
+	r.stop()
+	return stream.Send(&api.StartResponse{Msg: &api.StartResponse_Vm{Vm: s.toAPI(v)}})
+}
+
+// Stop asks a guest to power off, and kills it after the grace time.
+func (s *Server) Stop(ctx context.Context, req *connect.Request[api.StopRequest]) (*connect.Response[api.StopResponse], error) {
+	v, err := s.change(ctx, req.Msg.Vm, func(ctx context.Context, id vm.ID) (vm.VM, error) {
+		if g := req.Msg.Grace; g != nil {
+			return s.m.Stop(ctx, id, max(0, g.AsDuration()))
+		}
+		return s.m.Stop(ctx, id, -1)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&api.StopResponse{Vm: s.toAPI(v)}), nil
+}
+
+// Kill ends a machine at once.
+func (s *Server) Kill(ctx context.Context, req *connect.Request[api.KillRequest]) (*connect.Response[api.KillResponse], error) {
+	v, err := s.change(ctx, req.Msg.Vm, s.m.Kill)
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&api.KillResponse{Vm: s.toAPI(v)}), nil
+}
+
+// Delete removes a machine and its disks.
+func (s *Server) Delete(ctx context.Context, req *connect.Request[api.DeleteRequest]) (*connect.Response[api.DeleteResponse], error) {
+	v, err := s.change(ctx, req.Msg.Vm, s.m.Delete)
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&api.DeleteResponse{Vm: s.toAPI(v)}), nil
+}
+
+// change finds a machine and does something to it, to the end, whether or not
+// the caller stays.
+func (s *Server) change(ctx context.Context, ref string, do func(context.Context, vm.ID) (vm.VM, error)) (vm.VM, error) {
+	v, err := s.m.Resolve(ctx, ref)
+	if err != nil {
+		return v, err
+	}
+	return do(context.WithoutCancel(ctx), v.ID)
+}
+
+// List tells of every machine.
+func (s *Server) List(ctx context.Context, _ *connect.Request[api.ListRequest]) (*connect.Response[api.ListResponse], error) {
+	vms, err := s.m.List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&api.ListResponse{Vms: each(vms, s.toAPI)}), nil
+}
+
+// Show tells of one machine.
+func (s *Server) Show(ctx context.Context, req *connect.Request[api.ShowRequest]) (*connect.Response[api.ShowResponse], error) {
+	v, err := s.m.Resolve(ctx, req.Msg.Vm)
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&api.ShowResponse{Vm: s.toAPI(v)}), nil
+}
+
+// Logs sends the console's log.
+func (s *Server) Logs(ctx context.Context, req *connect.Request[api.LogsRequest], stream *connect.ServerStream[api.LogsResponse]) error {
+	v, err := s.m.Resolve(ctx, req.Msg.Vm)
+	if err != nil {
+		return err
+	}
+	err = s.m.Logs(ctx, v, int(req.Msg.Tail), req.Msg.Follow, logWriter{stream})
+	if ctx.Err() != nil {
+		return nil // the reader has had enough
+	}
+	return err
+}
+
+type logWriter struct {
+	stream *connect.ServerStream[api.LogsResponse]
+}
+
+var _ io.Writer = logWriter{}
+
+func (w logWriter) Write(p []byte) (int, error) {
+	if err := w.stream.Send(&api.LogsResponse{Data: p}); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
