@@ -7,6 +7,7 @@ type fact struct {
 	v       vm.VM
 	running bool // its VMM process was found
 	reboot  bool // its handles are from an earlier boot of the host
+	left    bool // there is something that only a running machine has
 }
 
 // An action is what recovery does with one machine.
@@ -63,6 +64,8 @@ func decide(f fact) (action, string) {
 		return leaveFaulty, f.v.StateReason
 	case f.running:
 		return takeDown, "a VMM ran that no record called for"
+	case f.left:
+		return takeDown, "something of it was left on the host"
 	}
 	return keep, ""
 }

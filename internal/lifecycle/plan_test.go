@@ -45,6 +45,14 @@ func TestPlan(t *testing.T) {
 	}
 }
 
+func TestPlanRemovesWhatIsLeft(t *testing.T) {
+	for _, s := range []vm.State{vm.Created, vm.Stopped} {
+		if got := plan([]fact{{v: vm.VM{State: s}, left: true}}); got[0].do != takeDown {
+			t.Errorf("%s with something left: %s, want %s", s, got[0].do, takeDown)
+		}
+	}
+}
+
 func TestPlanTellsOfAReboot(t *testing.T) {
 	got := plan([]fact{{v: vm.VM{State: vm.Running}, reboot: true}})
 	if got[0].why != "the host was restarted" {

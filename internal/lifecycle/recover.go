@@ -71,6 +71,7 @@ func (m *Manager) lookAt(ctx context.Context, v vm.VM) (fact, error) {
 		m.log.Warn("handles cannot be used; looking for what they named", "vm", v.ID, "why", why)
 		f.reboot = h.OtherBoot
 	}
+	f.left = exists(m.paths(v).Run) || exists(m.paths(v).Handles())
 	p, err := m.find(ctx, v)
 	switch {
 	case err == nil:
@@ -80,6 +81,11 @@ func (m *Manager) lookAt(ctx context.Context, v vm.VM) (fact, error) {
 		return f, err
 	}
 	return f, nil
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
 }
 
 // carryOut does what was decided for one machine, whose lock is held.
