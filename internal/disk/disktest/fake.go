@@ -1,0 +1,166 @@
+package disktest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"banger/internal/disk"
+)
+
+// Fault decides what fails. It is asked with "before OP" when OP is about to
+// have its effect and "after OP" when it has had it. It may be nil: nothing
+// fails. It must be set before the fake is used, and may be called
+// concurrently.
+type Fault func(op string) error
+
+func (f Fault) around(op string, do func() error) error {
+	if f == nil {
+		return do()
+	}
+	if err := f("before " + op); err != nil {
+		return err
+	}
+	if err := do(); err != nil {
+		return err
+	}
+	return f("after " + op)
+}
+
+const (
+	minSize = 16 << 20 // bytes
+	maxSize = 64 << 40
+)
+
+// Layers is a fake [disk.Layers]. A layer is one file, and a second one while
+// it is attached.
+type Layers struct {
+	// Fail's operations are "disk.create", "disk.attach", "disk.detach" and
+	// "disk.delete".
+	Fail Fault
+}
+
+var _ disk.Layers = Layers{}
+
+// Path is where the layer's file stands.
+func (Layers) Path(l disk.Layer) string { return filepath.Join(l.Dir, "root.layer") }
+
+func (ls Layers) device(l disk.Layer) string { return ls.Path(l) + ".attached" }
+
+// Create makes the layer's file.
+func (ls Layers) Create(ctx context.Context, l disk.Layer) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return ls.Fail.around("disk.create", func() error {
+		if err := checkBase(l.Base); err != nil {
+			return err
+		}
+		if l.SizeBytes > maxSize {
+			return fmt.Errorf("a layer of %d bytes is too large", l.SizeBytes)
+		}
+		return makeFile(ls.Path(l), 0, l.UID)
+	})
+}
+
+// Attach makes the second file.
+func (ls Layers) Attach(ctx context.Context, l disk.Layer) (d disk.Device, err error) {
+	if ctx.Err() != nil {
+		return disk.Device{}, context.Cause(ctx)
+	}
+	err = ls.Fail.around("disk.attach", func() error {
+		if err := checkBase(l.Base); err != nil {
+			return err
+		}
+		if _, err := os.Lstat(ls.Path(l)); err != nil {
+			return err
+		}
+		return makeFile(ls.device(l), 0, l.UID)
+	})
+	if err != nil {
+		return disk.Device{}, err
+	}
+	return disk.Device{Path: ls.device(l), Format: "raw"}, nil
+}
+
+// Detach removes the second file.
+func (ls Layers) Detach(_ context.Context, l disk.Layer) error {
+	return ls.Fail.around("disk.detach", func() error { return remove(ls.device(l)) })
+}
+
+// Delete removes both files.
+func (ls Layers) Delete(_ context.Context, l disk.Layer) error {
+	return ls.Fail.around("disk.delete", func() error {
+		return errors.Join(remove(ls.device(l)), remove(ls.Path(l)))
+	})
+}
+
+// Work is a fake [disk.Work]: a sparse file without a file system.
+type Work struct {
+	// Fail's operations are "work.create" and "work.delete".
+	Fail Fault
+}
+
+var _ disk.Work = Work{}
+
+// Path is where the file stands.
+func (Work) Path(l disk.Layer) string { return filepath.Join(l.Dir, "work.ext4") }
+
+// Create makes the file.
+func (w Work) Create(ctx context.Context, l disk.Layer) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return w.Fail.around("work.create", func() error {
+		if l.SizeBytes < minSize || l.SizeBytes > maxSize {
+			return fmt.Errorf("a work disk of %d bytes is too small or too large", l.SizeBytes)
+		}
+		return makeFile(w.Path(l), l.SizeBytes, l.UID)
+	})
+}
+
+// Delete removes the file.
+func (w Work) Delete(_ context.Context, l disk.Layer) error {
+	return w.Fail.around("work.delete", func() error { return remove(w.Path(l)) })
+}
+
+func checkBase(path string) error {
+	fi, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	if !filepath.IsAbs(path) || !fi.Mode().IsRegular() || fi.Size() == 0 {
+		return fmt.Errorf("image %s is no raw disk", path)
+	}
+	return nil
+}
+
+// makeFile makes a sparse file for uid unless it is there. Where the caller
+// may not give files away it stays the caller's.
+func makeFile(path string, size int64, uid uint32) error {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	err = f.Truncate(size)
+	if err == nil && os.Geteuid() == 0 {
+		err = f.Chown(int(uid), int(uid))
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		os.Remove(path)
+	}
+	return err
+}
+
+func remove(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}

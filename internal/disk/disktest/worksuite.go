@@ -1,0 +1,113 @@
+package disktest
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"banger/internal/disk"
+)
+
+// RunWork checks that an implementation keeps what [disk.Work] promises.
+func RunWork(t *testing.T, newWork func(t *testing.T) disk.Work) {
+	tests := []struct {
+		name string
+		run  func(*testing.T, disk.Work, disk.Layer)
+	}{
+		{"Life", testWorkLife},
+		{"CreateKeepsWhatIsThere", testWorkKeeps},
+		{"CreateFails", testWorkFails},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			w, l := newWork(t), newLayer(t)
+			l.Base = ""
+			t.Cleanup(func() {
+				if err := w.Delete(context.WithoutCancel(t.Context()), bare(l)); err != nil {
+					t.Errorf("Delete = %v", err)
+				}
+				wantEmpty(t, l.Dir)
+			})
+			tt.run(t, w, l)
+		})
+	}
+}
+
+func testWorkLife(t *testing.T, w disk.Work, l disk.Layer) {
+	if err := w.Delete(t.Context(), bare(l)); err != nil {
+		t.Errorf("Delete of nothing = %v", err)
+	}
+	for range 2 { // what was deleted can be made again
+		if err := w.Create(t.Context(), l); err != nil {
+			t.Fatalf("Create = %v", err)
+		}
+		path := w.Path(l)
+		if !filepath.IsAbs(path) || filepath.Dir(path) != l.Dir {
+			t.Errorf("Path = %s, want one in %s", path, l.Dir)
+		}
+		if fi := wantFile(t, path, l.UID); fi.Size() != l.SizeBytes {
+			t.Errorf("the disk has %d bytes, want %d", fi.Size(), l.SizeBytes)
+		}
+		if names := entries(t, l.Dir); len(names) != 1 {
+			t.Errorf("Create made %q, want one file", names)
+		}
+		for range 2 {
+			if err := w.Delete(t.Context(), bare(l)); err != nil {
+				t.Errorf("Delete = %v", err)
+			}
+		}
+		wantEmpty(t, l.Dir)
+	}
+}
+
+func testWorkKeeps(t *testing.T, w disk.Work, l disk.Layer) {
+	if err := w.Create(t.Context(), l); err != nil {
+		t.Fatalf("Create = %v", err)
+	}
+	const mark = "what the guest wrote"
+	f, err := os.OpenFile(w.Path(l), os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteAt([]byte(mark), l.SizeBytes-4096); err != nil {
+		t.Fatal(err)
+	}
+	bigger := l
+	bigger.SizeBytes *= 2
+	if err := w.Create(t.Context(), bigger); err != nil {
+		t.Fatalf("Create = %v", err)
+	}
+	if fi := wantFile(t, w.Path(l), l.UID); fi.Size() != l.SizeBytes {
+		t.Errorf("the disk has %d bytes now, want %d", fi.Size(), l.SizeBytes)
+	}
+	got := make([]byte, len(mark))
+	if _, err := f.ReadAt(got, l.SizeBytes-4096); err != nil || string(got) != mark {
+		t.Errorf("the disk holds %q, %v, want %q", got, err, mark)
+	}
+}
+
+func testWorkFails(t *testing.T, w disk.Work, l disk.Layer) {
+	for _, size := range []int64{0, -1 << 30, 4096, 1 << 62} {
+		bad := l
+		bad.SizeBytes = size
+		if err := w.Create(t.Context(), bad); err == nil {
+			t.Errorf("Create of %d bytes succeeded", size)
+		}
+		wantEmpty(t, l.Dir)
+	}
+	if err := w.Create(cancelled(t), l); !errors.Is(err, context.Canceled) {
+		t.Errorf("Create = %v, want that it was cancelled", err)
+	}
+	wantEmpty(t, l.Dir)
+	gone := l
+	gone.Dir = filepath.Join(l.Dir, "gone")
+	if err := w.Create(t.Context(), gone); err == nil {
+		t.Error("Create without a directory succeeded")
+	}
+	if err := w.Delete(t.Context(), bare(gone)); err != nil {
+		t.Errorf("Delete without a directory = %v", err)
+	}
+}

@@ -1,0 +1,173 @@
+// Package workdisk makes work disks as ext4 file systems in sparse files.
+//
+// Making a file system takes tens of milliseconds, most of them for starting a
+// program and for its fsyncs. So what the first one of a size consists of, less
+// than a megabyte that is not zero, is kept in memory, and later ones of that
+// size are written from there. They have the same UUID: a guest finds its disk by its serial,
+// has one of them, and the host mounts none.
+package workdisk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"banger/internal/disk"
+	"banger/internal/errkind"
+)
+
+const (
+	fileName = "work.ext4"
+	staging  = ".work.ext4.*.tmp"
+
+	minSize = 16 << 20 // bytes; what ext4 with a journal fits in
+	maxSize = 16 << 40 // bytes; what one file of the host's ext4 can hold
+	// blockSize divides a disk's size, so that every part of it is used.
+	blockSize = 4096
+)
+
+// Make makes an empty ext4 file system of size bytes in a sparse file at path,
+// where there is none; it is ext4.MakeEmpty.
+type Make func(ctx context.Context, path string, size int64) error
+
+// Disks is the [disk.Work] of all drivers. Make it with [New]. Its methods may
+// be called concurrently.
+type Disks struct {
+	mkfs Make
+
+	mu        sync.Mutex
+	templates map[int64]template // guarded by mu; by size
+}
+
+var _ disk.Work = (*Disks)(nil)
+
+// New returns work disks whose file systems mkfs makes.
+func New(mkfs Make) *Disks {
+	return &Disks{mkfs: mkfs, templates: map[int64]template{}}
+}
+
+// Path is the file.
+func (*Disks) Path(l disk.Layer) string { return filepath.Join(l.Dir, fileName) }
+
+// Create makes a disk; see [disk.Work].
+func (d *Disks) Create(ctx context.Context, l disk.Layer) error {
+	if l.SizeBytes < minSize || l.SizeBytes > maxSize || l.SizeBytes%blockSize != 0 {
+		return errkind.New(errkind.Usage, "a work disk of %d bytes: it has %d MiB to %d TiB, in whole blocks of %d bytes",
+			l.SizeBytes, minSize>>20, maxSize>>40, blockSize)
+	}
+	if err := d.create(ctx, l); err != nil {
+		return fmt.Errorf("create work disk: %w", err)
+	}
+	return nil
+}
+
+func (d *Disks) create(ctx context.Context, l disk.Layer) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	path := d.Path(l)
+	_, err := os.Lstat(path)
+	if err == nil {
+		return nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := os.CreateTemp(l.Dir, staging)
+	if err != nil {
+		return err
+	}
+	err = errors.Join(f.Close(), d.fill(ctx, f.Name(), l))
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		os.Remove(f.Name())
+	}
+	return err
+}
+
+// fill makes the staged file durable before it gets its name: after a crash of
+// the host the disk is whole, or not there and made anew. Its name need not be
+// durable, for a guest's first flush makes it so.
+func (d *Disks) fill(ctx context.Context, path string, l disk.Layer) (err error) {
+	d.mu.Lock()
+	t, known := d.templates[l.SizeBytes]
+	d.mu.Unlock()
+	if !known {
+		// The name is ours now; the file would be in the way.
+		if err := os.Remove(path); err != nil {
+			return err
+		}
+		if err := d.mkfs(ctx, path, l.SizeBytes); err != nil {
+			return err
+		}
+	}
+	f, err := os.OpenFile(path, os.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	if known {
+		err = t.write(f, l.SizeBytes)
+	} else {
+		err = d.learn(f, l.SizeBytes)
+	}
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Chown(int(l.UID), int(l.UID)), f.Chmod(0o600), f.Sync())
+}
+
+// learn keeps what a file system that was just made consists of, if it is not
+// too much. Two machines at once, the first of their size, both teach it.
+func (d *Disks) learn(f *os.File, size int64) error {
+	if fi, err := f.Stat(); err != nil || !fi.Mode().IsRegular() || fi.Size() != size {
+		return errors.Join(err, errors.New("what was made is no file of that size"))
+	}
+	t, err := readTemplate(f, size)
+	if errors.Is(err, errTooMuch) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	d.keep(size, t)
+	return nil
+}
+
+// keep keeps a template, in place of another if there are many.
+func (d *Disks) keep(size int64, t template) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for other := range d.templates {
+		if len(d.templates) < maxTemplates {
+			break
+		}
+		delete(d.templates, other)
+	}
+	d.templates[size] = t
+}
+
+// Delete removes the disk, and what a crash left of making it.
+func (d *Disks) Delete(_ context.Context, l disk.Layer) error {
+	dir := strings.NewReplacer(`*`, `\*`, `?`, `\?`, `[`, `\[`, `\`, `\\`).Replace(l.Dir)
+	paths, err := filepath.Glob(filepath.Join(dir, staging))
+	if err != nil {
+		return fmt.Errorf("delete work disk: %w", err)
+	}
+	var errs []error
+	for _, path := range append(paths, d.Path(l)) {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, fmt.Errorf("delete work disk: %w", err))
+		}
+	}
+	return errors.Join(errs...)
+}

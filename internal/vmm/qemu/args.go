@@ -1,0 +1,150 @@
+package qemu
+
+import (
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"banger/internal/errkind"
+	"banger/internal/vmm"
+)
+
+// AgentPort is the name of the virtio-serial port that the agent serves, as
+// the guest sees it in /dev/virtio-ports.
+const AgentPort = "banger.agent"
+
+// maxCmdline is the length of the longest kernel command line on x86
+// (COMMAND_LINE_SIZE, with its NUL).
+const maxCmdline = 2047
+
+// A host is what the command line depends on beside the machine.
+type host struct {
+	accel  Accel
+	tscKHz uint32 // rate of the time stamp counter in kHz; 0: not known
+	// racyTCG: this QEMU's translator must not run on two threads at once.
+	racyTCG bool
+}
+
+// commandLine returns the argument list, without the program, of the QEMU
+// that runs s.
+func commandLine(s vmm.Spec, h host) ([]string, error) {
+	cmdline := strings.Join(append(h.kernelArgs(), s.Cmdline...), " ")
+	if len(cmdline) > maxCmdline {
+		return nil, errkind.New(errkind.Usage, "kernel command line of %d bytes: the kernel takes %d", len(cmdline), maxCmdline)
+	}
+	args := []string{
+		"-name", escape(s.ID),
+		// Option ROMs are for firmware that boots from disks or the net.
+		"-machine", "microvm,x-option-roms=off",
+		"-smp", strconv.Itoa(s.VCPUs),
+		"-m", fmt.Sprintf("%dM", s.MemoryBytes>>20),
+		"-nodefaults", "-no-user-config", "-display", "none",
+		// A guest that reboots ends its VMM, and QMP says that it did.
+		"-no-reboot",
+		"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+		"-qmp", qmpOption(s),
+		"-kernel", s.Kernel, "-initrd", s.Initrd, "-append", cmdline,
+		"-chardev", "file,id=console,append=on,path=" + escape(s.ConsoleLog),
+		"-serial", "chardev:console",
+		"-device", "virtio-rng-device",
+		"-device", "virtio-serial-device",
+		"-chardev", "socket,id=agent,server=on,wait=off,path=" + escape(s.AgentSock),
+		"-device", "virtserialport,chardev=agent,name=" + AgentPort,
+	}
+	args = append(args, h.accelArgs(s.VCPUs)...)
+	for i, d := range s.Disks {
+		a, err := diskArgs(fmt.Sprintf("disk%d", i), d)
+		if err != nil {
+			return nil, err
+		}
+		args = append(args, a...)
+	}
+	return args, nil
+}
+
+func (h host) accelArgs(vcpus int) []string {
+	if h.accel == KVM {
+		return []string{"-accel", "kvm", "-cpu", "host"}
+	}
+	threads := "multi"
+	if h.racyTCG && vcpus > 1 {
+		threads = "single"
+	}
+	// The translation cache is 1 GiB by default, which a busy guest fills
+	// with the host's memory.
+	return []string{"-accel", "tcg,tb-size=128,thread=" + threads, "-cpu", "max"}
+}
+
+// kernelArgs are the driver's own kernel arguments. Later ones win.
+func (h host) kernelArgs() []string {
+	args := []string{
+		"console=ttyS0", "quiet", // each line on a serial console costs
+		"panic=-1", "reboot=t", // a kernel that panics reboots, at once and surely
+	}
+	if h.accel != TCG {
+		return args
+	}
+	// Without these a guest measures its clocks against emulated timers. A
+	// noisy host spoils that, and about one boot in five hung.
+	args = append(args, "no_timer_check")
+	if h.tscKHz != 0 {
+		args = append(args, fmt.Sprintf("tsc_early_khz=%d", h.tscKHz))
+	}
+	// The self-tests of the kernel's ciphers take a fifth of a boot here.
+	return append(args, "cryptomgr.notests")
+}
+
+// qmpOption is the value of -qmp, by which the process is found again.
+func qmpOption(s vmm.Spec) string {
+	return "unix:" + escape(s.APISock) + ",server=on,wait=off"
+}
+
+// escape writes a value as it stands in QEMU's comma-separated options.
+func escape(v string) string { return strings.ReplaceAll(v, ",", ",,") }
+
+// blockNode is one node of QEMU's block layer, as -blockdev takes it in JSON
+// (qapi/block-core.json, BlockdevOptions).
+type blockNode struct {
+	Driver   string      `json:"driver"`
+	NodeName string      `json:"node-name,omitempty"`
+	Filename string      `json:"filename,omitempty"`
+	ReadOnly bool        `json:"read-only"`
+	Discard  string      `json:"discard,omitempty"`
+	AIO      string      `json:"aio,omitempty"`
+	Cache    *blockCache `json:"cache,omitempty"`
+	File     *blockNode  `json:"file,omitempty"`
+	Backing  *blockNode  `json:"backing,omitempty"`
+}
+
+// blockCache: the host's page cache is used, and a guest's flush is honoured.
+type blockCache struct {
+	Direct  bool `json:"direct"`
+	NoFlush bool `json:"no-flush"`
+}
+
+func diskArgs(node string, d vmm.Disk) ([]string, error) {
+	n := imageNode(string(d.Format), d.Path, d.ReadOnly)
+	n.NodeName = node
+	if d.Backing != "" {
+		// Told, not read from the overlay, which the VMM's user can write.
+		n.Backing = imageNode(string(vmm.Raw), d.Backing, true)
+	}
+	text, err := json.Marshal(n)
+	if err != nil {
+		return nil, fmt.Errorf("disk %s: %w", d.Serial, err)
+	}
+	// On a full disk the machine is paused, not told of an error: it goes on
+	// when there is room again.
+	device := fmt.Sprintf("virtio-blk-device,drive=%s,serial=%s,werror=enospc,rerror=report", node, d.Serial)
+	return []string{"-blockdev", string(text), "-device", device}, nil
+}
+
+func imageNode(format, path string, readOnly bool) *blockNode {
+	n := &blockNode{Driver: format, ReadOnly: readOnly, Cache: &blockCache{}}
+	n.File = &blockNode{Driver: "file", Filename: path, ReadOnly: readOnly, AIO: "threads", Cache: &blockCache{}}
+	if !readOnly {
+		n.Discard, n.File.Discard = "unmap", "unmap"
+	}
+	return n
+}

@@ -1,0 +1,178 @@
+package qemu
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"banger/internal/errkind"
+	"banger/internal/hostcmd"
+	"banger/internal/vmm"
+)
+
+// sockDir returns a directory whose path is short enough for sockets.
+func sockDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/tmp", "qemu-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}
+
+func TestAttachChecksTheListener(t *testing.T) {
+	sock := filepath.Join(sockDir(t), "api.sock")
+	l, err := net.Listen("unix", sock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			p := &pretendQMP{Conn: conn, answer: func(string) string { return status("running") }}
+			go p.serve()
+		}
+	}()
+	d := New(Options{})
+	m, err := d.Attach(t.Context(), vmm.Spec{APISock: sock, UID: uint32(os.Geteuid())})
+	if err != nil {
+		t.Fatalf("Attach = %v", err)
+	}
+	if m.PID() != os.Getpid() {
+		t.Errorf("PID = %d, want that of who listens, %d", m.PID(), os.Getpid())
+	}
+	if err := m.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := d.Attach(t.Context(), vmm.Spec{APISock: sock, UID: uint32(os.Geteuid()) + 1}); err == nil {
+		t.Error("Attach to another user's socket succeeded")
+	}
+	if err := checkUnused(t.Context(), sock); errkind.Of(err) != errkind.Conflict {
+		t.Errorf("checkUnused = %v, want an error of kind conflict", err)
+	}
+}
+
+// A VMM that ends at once is told from one that is slow, in its own words.
+func TestConnectToWhatEnds(t *testing.T) {
+	dir := sockDir(t)
+	log := filepath.Join(dir, "vmm.log")
+	if err := os.WriteFile(log, []byte("an earlier life\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	from, err := prepareLog(log, os.Geteuid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := start(hostcmd.Detached{Argv: []string{"/bin/sh", "-c", "echo no such kernel >&2; exit 3"}, Dir: dir, Log: log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = c.connect(t.Context(), vmm.Spec{APISock: filepath.Join(dir, "api.sock")}, 0)
+	if !errors.Is(err, errExited) {
+		t.Errorf("connect = %v, want that it ended", err)
+	}
+	if err := c.explain(err, log, from); err == nil || err.Error() != "exit status 3: no such kernel" {
+		t.Errorf("explain = %v", err)
+	}
+}
+
+// QEMU listens before it looks at the kernel: the connection may break first.
+func TestConnectionBreaksBeforeTheEnd(t *testing.T) {
+	dir := sockDir(t)
+	sock, log := filepath.Join(dir, "api.sock"), filepath.Join(dir, "vmm.log")
+	l, err := net.Listen("unix", sock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	// The child ends once the connection was made and broken.
+	c, err := start(hostcmd.Detached{Argv: []string{"/bin/sh", "-c", "until [ -e broken ]; do :; done; echo no such kernel; exit 1"}, Dir: dir, Log: log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		conn.Close()
+		if err := os.WriteFile(filepath.Join(dir, "broken"), nil, 0o600); err != nil {
+			t.Error(err)
+		}
+	}()
+	_, err = c.connect(t.Context(), vmm.Spec{APISock: sock, UID: uint32(os.Geteuid())}, 0)
+	if err := c.explain(err, log, 0); err == nil || err.Error() != "exit status 1: no such kernel" {
+		t.Errorf("explain = %v", err)
+	}
+}
+
+func TestConnectCancelled(t *testing.T) {
+	dir := sockDir(t)
+	c, err := start(hostcmd.Detached{Argv: []string{"/bin/sh", "-c", "exec sleep 1000"}, Dir: dir, Log: filepath.Join(dir, "log")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		p, err := os.FindProcess(c.pid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := p.Kill(); err != nil {
+			t.Error(err)
+		}
+		<-c.gone // it is reaped although nobody waits for it
+	}()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err = c.connect(ctx, vmm.Spec{APISock: filepath.Join(dir, "api.sock")}, 0)
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("connect = %v, want that it was cancelled", err)
+	}
+	if err := c.explain(err, filepath.Join(dir, "log"), 0); !errors.Is(err, context.Canceled) {
+		t.Errorf("explain of one that lives = %v", err)
+	}
+}
+
+func TestLaunchWithoutQEMU(t *testing.T) {
+	dir := sockDir(t)
+	s := testSpec()
+	s.Dir, s.APISock, s.AgentSock = dir, dir+"/api.sock", dir+"/agent.sock"
+	s.ConsoleLog, s.VMMLog = dir+"/console.log", dir+"/vmm.log"
+	_, err := New(Options{Program: "no-such-qemu"}).Launch(t.Context(), s)
+	if errkind.Of(err) != errkind.Host || strings.Join(errkind.Hints(err), ",") != installHint {
+		t.Errorf("Launch = %v, hints %q", err, errkind.Hints(err))
+	}
+	if es, err := os.ReadDir(dir); err != nil || len(es) != 0 {
+		t.Errorf("Launch left %v (%v)", es, err)
+	}
+}
+
+func TestCleanUp(t *testing.T) {
+	dir := sockDir(t)
+	d := New(Options{})
+	s := vmm.Spec{APISock: dir + "/api.sock", AgentSock: dir + "/agent.sock"}
+	if err := os.WriteFile(s.AgentSock, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := d.CleanUp(t.Context(), s); err != nil {
+			t.Errorf("CleanUp = %v", err)
+		}
+	}
+	if es, err := os.ReadDir(dir); err != nil || len(es) != 0 {
+		t.Errorf("CleanUp left %v (%v)", es, err)
+	}
+}

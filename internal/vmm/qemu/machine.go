@@ -1,0 +1,215 @@
+package qemu
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"banger/internal/vmm"
+)
+
+// resumeEvery is how often a machine that stands because the host's disk is
+// full tries to go on.
+const resumeEvery = 2 * time.Second
+
+// machine is the connection to one QEMU.
+type machine struct {
+	spec        vmm.Spec
+	pid         int
+	qmp         *qmpClient
+	consoleFrom int64 // where this boot's part of the console log begins; 0 if not known
+
+	full chan struct{} // holds a value when QEMU said that the disk is full
+	done chan struct{} // closed when everything of the machine's has ended
+
+	mu       sync.Mutex
+	shutdown string   // guarded by mu; QEMU's reason for ending
+	exit     vmm.Exit // guarded by mu; settled before done is closed
+}
+
+// newMachine takes conn over. On an error it is closed. This boot's part of the
+// console log begins at console, in bytes.
+func newMachine(ctx context.Context, conn net.Conn, s vmm.Spec, console int64) (*machine, error) {
+	pid, err := peer(conn, s.UID)
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	m := &machine{spec: s, pid: pid, consoleFrom: console}
+	if err := m.open(ctx, conn); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// open begins to talk QMP over conn. On an error conn is closed.
+func (m *machine) open(ctx context.Context, conn net.Conn) (err error) {
+	m.full, m.done = make(chan struct{}, 1), make(chan struct{})
+	if m.qmp, err = newQMP(ctx, conn, m.event); err != nil {
+		return err
+	}
+	// An earlier daemon may have died while the disk was full.
+	if st, err := m.Status(ctx); err != nil {
+		m.qmp.Close()
+		return err
+	} else if st == vmm.IOError {
+		m.signalFull()
+	}
+	go m.run()
+	return nil
+}
+
+// peer returns the process that listens at the other end. It must be of the
+// machine's user: in a directory that is that user's, the socket itself proves
+// nothing.
+func peer(conn net.Conn, uid uint32) (pid int, err error) {
+	uc, ok := conn.(*net.UnixConn)
+	if !ok {
+		return 0, fmt.Errorf("%T is no Unix socket", conn)
+	}
+	raw, err := uc.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var cred *unix.Ucred
+	if cerr := raw.Control(func(fd uintptr) {
+		cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	}); cerr != nil {
+		return 0, cerr
+	}
+	if err != nil {
+		return 0, fmt.Errorf("ask who listens: %w", err)
+	}
+	if cred.Uid != uid {
+		return 0, fmt.Errorf("user %d listens at the QMP socket, not %d", cred.Uid, uid)
+	}
+	return int(cred.Pid), nil
+}
+
+// event takes an event of QEMU's; the reader calls it.
+func (m *machine) event(e qmpMessage) {
+	switch e.Event {
+	case "SHUTDOWN":
+		m.mu.Lock()
+		m.shutdown = e.Data.Reason
+		m.mu.Unlock()
+	case "BLOCK_IO_ERROR":
+		if e.Data.Action == "stop" {
+			m.signalFull()
+		}
+	}
+}
+
+func (m *machine) signalFull() {
+	select {
+	case m.full <- struct{}{}:
+	default: // known already
+	}
+}
+
+// run lets the machine go on after its disk was full, and settles how it
+// ended.
+func (m *machine) run() {
+	defer close(m.done)
+	for {
+		select {
+		case <-m.full:
+			m.resumeWhenRoom()
+		case <-m.qmp.done:
+			m.settle()
+			return
+		}
+	}
+}
+
+// resumeWhenRoom tries to let a machine go on that stands because the host's
+// disk is full. Its write is tried again: if there is still no room it stands
+// again, and says so.
+func (m *machine) resumeWhenRoom() {
+	timer := time.NewTimer(resumeEvery)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-m.qmp.done:
+		return
+	}
+	ctx := context.Background() // call has a limit of its own
+	if st, err := m.Status(ctx); err != nil || st != vmm.IOError {
+		return // it goes on, was paused by somebody, or has ended
+	}
+	if err := m.qmp.call(ctx, "cont", nil); err != nil {
+		m.signalFull()
+	}
+}
+
+func (m *machine) settle() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.exit = exitOf(m.shutdown)
+	if m.exit == vmm.ExitReboot && panicked(readTail(m.spec.ConsoleLog, m.consoleFrom, maxConsole)) {
+		m.exit = vmm.ExitPanic
+	}
+}
+
+// exitOf translates QEMU's ShutdownCause (qapi/run-state.json).
+func exitOf(reason string) vmm.Exit {
+	switch reason {
+	case "guest-shutdown":
+		return vmm.ExitPowerOff
+	case "guest-reset":
+		return vmm.ExitReboot
+	case "guest-panic":
+		return vmm.ExitPanic
+	case "host-signal", "host-qmp-quit", "host-qmp-system-reset", "host-ui":
+		return vmm.ExitHost
+	}
+	return vmm.ExitUnknown
+}
+
+func (m *machine) PID() int { return m.pid }
+
+func (m *machine) Agent() vmm.Endpoint {
+	return vmm.Endpoint{Kind: vmm.Serial, Path: m.spec.AgentSock}
+}
+
+func (m *machine) Status(ctx context.Context) (vmm.Status, error) {
+	var r struct {
+		Status string `json:"status"`
+	}
+	if err := m.qmp.call(ctx, "query-status", &r); err != nil {
+		return "", fmt.Errorf("ask QEMU for the machine's status: %w", err)
+	}
+	return statusOf(r.Status), nil
+}
+
+// statusOf translates QEMU's RunState (qapi/run-state.json).
+func statusOf(s string) vmm.Status {
+	switch s {
+	case "running":
+		return vmm.Running
+	case "io-error":
+		return vmm.IOError
+	case "shutdown", "guest-panicked", "internal-error":
+		return vmm.Ended
+	}
+	return vmm.Paused // by a command, or on the way to another state
+}
+
+func (m *machine) Done() <-chan struct{} { return m.done }
+
+func (m *machine) Exit() vmm.Exit {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.exit
+}
+
+// Close returns when everything of the connection has ended.
+func (m *machine) Close() error {
+	m.qmp.Close()
+	<-m.done
+	return nil
+}

@@ -1,0 +1,111 @@
+package qemu
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"banger/internal/errkind"
+	"banger/internal/hostcmd"
+)
+
+// probe is what one QEMU binary says of itself.
+type probe struct {
+	path    string
+	info    os.FileInfo // nil: nothing was probed yet
+	version string
+}
+
+// oldest is the first major version whose options are as args.go writes them
+// (boolean "server=on").
+const oldest = 6
+
+// probe asks QEMU for its version and machine types, unless it was asked
+// already and the file is the same.
+func (d *Driver) probe(ctx context.Context) (probe, error) {
+	path, err := d.binary()
+	if err != nil {
+		return probe{}, err
+	}
+	fi, err := os.Stat(path)
+	if err != nil {
+		return probe{}, err
+	}
+	d.mu.Lock()
+	last := d.probed
+	d.mu.Unlock()
+	if last.info != nil && last.path == path && os.SameFile(last.info, fi) && last.info.ModTime().Equal(fi.ModTime()) {
+		return last, nil
+	}
+	// Not under the lock: it starts programs. Two at once do no harm.
+	p := probe{path: path, info: fi}
+	if p.version, err = askVersion(ctx, path); err != nil {
+		return probe{}, err
+	}
+	if err := checkMachines(ctx, path); err != nil {
+		return probe{}, err
+	}
+	d.mu.Lock()
+	d.probed = p
+	d.mu.Unlock()
+	return p, nil
+}
+
+func askVersion(ctx context.Context, path string) (string, error) {
+	out, err := hostcmd.Run(ctx, path, "--version")
+	if err != nil {
+		return "", fmt.Errorf("ask QEMU for its version: %w", err)
+	}
+	version, major, ok := parseVersion(string(out))
+	if !ok {
+		return "", errkind.New(errkind.Host, "%s does not tell its version", path)
+	}
+	if major < oldest {
+		err := errkind.New(errkind.Host, "QEMU %s is too old: banger needs %d.0 or newer", version, oldest)
+		return "", errkind.WithHint(err, installHint)
+	}
+	return version, nil
+}
+
+var versionRE = regexp.MustCompile(`^QEMU emulator version (([0-9]{1,4})(\.[0-9]{1,4}){1,3})`)
+
+// parseVersion reads the first line of what "qemu --version" prints.
+func parseVersion(out string) (version string, major int, ok bool) {
+	m := versionRE.FindStringSubmatch(out)
+	if m == nil {
+		return "", 0, false
+	}
+	major, err := strconv.Atoi(m[2])
+	return m[1], major, err == nil
+}
+
+// checkMachines reports a QEMU that was built without microvm.
+func checkMachines(ctx context.Context, path string) error {
+	out, err := hostcmd.Run(ctx, path, "-machine", "help")
+	if err != nil {
+		return fmt.Errorf("ask QEMU for its machine types: %w", err)
+	}
+	for line := range strings.Lines(string(out)) {
+		if name, _, _ := strings.Cut(line, " "); name == "microvm" {
+			return nil
+		}
+	}
+	err = errkind.New(errkind.Host, "%s was built without the machine type microvm", path)
+	return errkind.WithHint(err, installHint)
+}
+
+// racyTCG reports a QEMU whose translator races with other virtual processors
+// that write code: a guest with two of them that patches its kernel, as Linux
+// does all the time, may spin on the old code for ever. Seen with 7.2 in at
+// least two of 290 boots; mended in 8.1 (QEMU's commit deba78709ae8,
+// "accel/tcg: Always lock pages before translation").
+func racyTCG(version string) bool {
+	var major, minor int
+	if _, err := fmt.Sscanf(version, "%d.%d", &major, &minor); err != nil {
+		return true
+	}
+	return major < 8 || major == 8 && minor < 1
+}

@@ -1,0 +1,135 @@
+// Package qemu runs machines with QEMU's microvm machine type: hardware
+// virtualisation where the host has it, software emulation (TCG) elsewhere.
+//
+// Each machine is one process in a session of its own, as a user of its own,
+// under QEMU's seccomp sandbox. It listens on two Unix sockets: QMP, by which
+// the driver talks to it and by which it is told from its neighbours, and one
+// virtio-serial port for the agent. QMP serves one client at a time; that of a
+// daemon that died is dropped by the kernel, so the next may attach.
+//
+// The VMM is as little trusted as its guest: what comes over QMP is bounded
+// and validated, and the peer must run as the machine's user.
+package qemu
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sync"
+
+	"banger/internal/errkind"
+	"banger/internal/hostcmd"
+	"banger/internal/vmm"
+)
+
+// Name is the driver's name in commands and records.
+const Name = "qemu"
+
+const (
+	program     = "qemu-system-x86_64"
+	installHint = "apt-get install -y qemu-system-x86"
+)
+
+// Accel is what runs the guest's code.
+type Accel string
+
+const (
+	Auto Accel = ""    // KVM where it is real, else TCG
+	KVM  Accel = "kvm" // the processor
+	TCG  Accel = "tcg" // QEMU itself, in software
+)
+
+// Options of a driver; the zero value is right for a user's host.
+type Options struct {
+	Program string // optional: another QEMU, a name in PATH or an absolute path
+	Accel   Accel  // optional
+}
+
+// Driver is the [vmm.Driver] for QEMU. Make it with [New].
+type Driver struct {
+	program string
+	accel   Accel
+	tsc     *tscClock
+
+	mu     sync.Mutex
+	probed probe // guarded by mu
+}
+
+// New returns a driver. It starts nothing, and succeeds where QEMU is missing:
+// [Driver.Check] tells.
+func New(o Options) *Driver {
+	d := &Driver{program: o.Program, accel: o.Accel, tsc: newTSCClock()}
+	if d.program == "" {
+		d.program = program
+	}
+	if d.accel == Auto {
+		d.accel = bestAccel()
+	}
+	return d
+}
+
+// Name returns "qemu".
+func (d *Driver) Name() string { return Name }
+
+// Capabilities tells what QEMU can do. What concerns the host was looked up
+// once, by [New].
+func (d *Driver) Capabilities() vmm.Capabilities {
+	return vmm.Capabilities{
+		Formats:     []vmm.Format{vmm.QCOW2, vmm.Raw},
+		Accelerated: d.accel == KVM,
+	}
+}
+
+// Check returns nil if QEMU can run machines here, else an error of kind
+// [errkind.Host]. QEMU is asked once for each version that is installed.
+func (d *Driver) Check(ctx context.Context) error {
+	if runtime.GOARCH != "amd64" {
+		return errkind.New(errkind.Host, "qemu: banger runs machines on x86-64 hosts only, not on %s", runtime.GOARCH)
+	}
+	_, err := d.probe(ctx)
+	return err
+}
+
+// Version returns QEMU's version, such as "7.2.22".
+func (d *Driver) Version(ctx context.Context) (string, error) {
+	p, err := d.probe(ctx)
+	return p.version, err
+}
+
+// Signature tells a machine's QEMU by its QMP socket.
+func (d *Driver) Signature(s vmm.Spec) vmm.Signature {
+	exe := filepath.Base(d.program)
+	if path, err := d.binary(); err == nil {
+		exe = filepath.Base(path)
+	}
+	return vmm.Signature{Exe: exe, UID: s.UID, Arg: "-qmp", Next: qmpOption(s)}
+}
+
+// CleanUp removes the sockets of a VMM that is gone.
+func (d *Driver) CleanUp(_ context.Context, s vmm.Spec) error {
+	var errs []error
+	for _, path := range []string{s.APISock, s.AgentSock} {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, fmt.Errorf("remove socket: %w", err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// binary returns QEMU's path with links resolved, as the kernel shows it for
+// its processes.
+func (d *Driver) binary() (string, error) {
+	path, err := hostcmd.Look(d.program)
+	if err != nil {
+		return "", errkind.WithHint(err, installHint)
+	}
+	path, err = filepath.EvalSymlinks(path)
+	if err != nil {
+		return "", fmt.Errorf("find %s: %w", d.program, err)
+	}
+	return path, nil
+}

@@ -1,0 +1,28 @@
+// Package vmmtest holds the suite that every [vmm.Driver] must pass, a guest
+// small enough to run it on real VMMs, and a fake host whose driver passes it
+// without any.
+//
+// What a guest of the suite does is told by one argument of its kernel, by
+// [Act]. The fake knows them too, so that the suite is the same for both.
+package vmmtest
+
+// An Act is what a guest of the suite does once it has booted.
+type Act string
+
+const (
+	Idle     Act = "idle"
+	PowerOff Act = "poweroff"
+	Reboot   Act = "reboot"
+	Panic    Act = "panic"
+	// AskDisk does what the first line of the disk with the serial
+	// [DiskSerial] says.
+	AskDisk Act = "askdisk"
+)
+
+// DiskSerial is the serial of the disk that AskDisk looks for.
+const DiskSerial = "vmmtest"
+
+const actArg = "vmmtest.act="
+
+// Arg returns the kernel argument that tells a guest to do a.
+func (a Act) Arg() string { return actArg + string(a) }

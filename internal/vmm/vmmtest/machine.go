@@ -1,0 +1,125 @@
+package vmmtest
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"banger/internal/vmm"
+)
+
+// machine is a connection to a pretend VMM. Unlike QEMU's, several may be open
+// at once: a daemon that a test dropped keeps its own.
+type machine struct {
+	h      *Host
+	p      *process
+	closed chan struct{}
+	done   chan struct{} // closed when the process or the connection has ended
+	once   sync.Once
+}
+
+func newMachine(h *Host, p *process) *machine {
+	m := &machine{h: h, p: p, closed: make(chan struct{}), done: make(chan struct{})}
+	go func() {
+		defer close(m.done)
+		select {
+		case <-p.gone:
+		case <-m.closed:
+		}
+	}()
+	return m
+}
+
+func (m *machine) PID() int { return m.p.pid }
+
+func (m *machine) Agent() vmm.Endpoint {
+	return vmm.Endpoint{Kind: vmm.Serial, Path: m.p.spec.AgentSock}
+}
+
+func (m *machine) Status(ctx context.Context) (s vmm.Status, err error) {
+	if ctx.Err() != nil {
+		return "", context.Cause(ctx)
+	}
+	err = m.h.around("status", func() error {
+		m.h.mu.Lock()
+		defer m.h.mu.Unlock()
+		select {
+		case <-m.done:
+			return errors.New("the connection to the VMM has ended")
+		default:
+		}
+		s = m.p.status
+		return nil
+	})
+	return s, err
+}
+
+func (m *machine) Done() <-chan struct{} { return m.done }
+
+func (m *machine) Exit() vmm.Exit {
+	select {
+	case <-m.p.gone:
+		return m.p.exit
+	default:
+		return vmm.ExitUnknown
+	}
+}
+
+func (m *machine) Close() error {
+	m.once.Do(func() { close(m.closed) })
+	<-m.done
+	return nil
+}
+
+// finder is a pretend process table.
+type finder struct{ h *Host }
+
+func (f finder) Find(ctx context.Context, s vmm.Signature) (p vmm.Process, err error) {
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	err = f.h.around("find", func() error {
+		f.h.mu.Lock()
+		defer f.h.mu.Unlock()
+		if q := f.h.running[s.Next]; q != nil && s == driver(f).Signature(q.spec) {
+			p = held{f.h, q}
+			return nil
+		}
+		return vmm.ErrNoProcess
+	})
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// held is a pretend process that was found.
+type held struct {
+	h *Host
+	p *process
+}
+
+func (p held) PID() int          { return p.p.pid }
+func (p held) StartTime() uint64 { return uint64(p.p.pid) }
+func (p held) Close() error      { return nil }
+
+func (p held) Kill(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return p.h.around("kill", func() error {
+		p.h.mu.Lock()
+		defer p.h.mu.Unlock()
+		p.h.endProcess(p.p, vmm.ExitUnknown)
+		return nil
+	})
+}
+
+func (p held) Wait(ctx context.Context) error {
+	select {
+	case <-p.p.gone:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
