@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"time"
 
@@ -23,7 +22,7 @@ type Config struct {
 	Driver  string `toml:"driver"`  // "auto", or a VMM driver's name
 	Image   string `toml:"image"`   // image of a machine that names none
 	Kernel  string `toml:"kernel"`  // kernel of a machine that names none; empty: the image's own
-	VCPUs   int    `toml:"vcpus"`   // of a machine that says nothing
+	VCPUs   int    `toml:"vcpus"`   // of a machine that says nothing; 0: as suits the driver
 	Memory  Size   `toml:"memory"`  // the same
 	Disk    Size   `toml:"disk"`    // work disk, the same
 	RootFS  Size   `toml:"root_fs"` // root disk as the guest sees it
@@ -41,7 +40,6 @@ func Default() Config {
 	return Config{
 		Driver:  "auto",
 		Image:   "debian-bookworm",
-		VCPUs:   min(2, runtime.NumCPU()),
 		Memory:  1 << 30,
 		Disk:    8 << 30,
 		RootFS:  16 << 30,
@@ -87,8 +85,8 @@ func (c Config) check() error {
 	switch {
 	case c.Cache != "" && !filepath.IsAbs(c.Cache):
 		return fmt.Errorf("cache = %q: it takes an absolute path", c.Cache)
-	case c.VCPUs < 1:
-		return fmt.Errorf("vcpus = %d: it takes at least 1", c.VCPUs)
+	case c.VCPUs < 0:
+		return fmt.Errorf("vcpus = %d: it takes at least 1, or 0 for what suits the driver", c.VCPUs)
 	case c.Memory < 64<<20:
 		return fmt.Errorf("memory = %q: it takes at least 64M", c.Memory)
 	case c.Disk < 16<<20:

@@ -19,7 +19,7 @@ func TestLoad(t *testing.T) {
 		{"memroy = \"2G\"", `unknown key "memroy"; the nearest known one is "memory"`},
 		{"memory = \"-1\"", "no size"},
 		{"memory = 5", "memory"},
-		{"vcpus = 0", "vcpus = 0"},
+		{"vcpus = -1", "vcpus = -1"},
 		{"vcpus = [", ":1: "},
 		{"cache = \"here\"", "absolute path"},
 		{"uid_base = 0", "uid_base"},

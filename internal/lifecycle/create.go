@@ -92,7 +92,8 @@ func (m *Manager) complete(ctx context.Context, r Request) (vm.Spec, error) {
 	setDefault(&s.Kernel, c.Kernel)
 	setDefault(&s.Driver, m.d.Default)
 	setDefault(&s.VCPUs, c.VCPUs)
-	setDefault(&s.MemoryBytes, min(int64(c.Memory), m.d.Host.MemoryBytes()/2))
+	setDefault(&s.VCPUs, m.someVCPUs(s.Driver))
+	setDefault(&s.MemoryBytes, min(int64(c.Memory), m.d.Host.MemoryBytes()/2)>>20<<20)
 	setDefault(&s.DiskBytes, int64(c.Disk))
 	if err := vm.CheckName(s.Image); err != nil {
 		return s, errkind.New(errkind.Usage, "%q is no name for an image: it takes 1 to 63 lower-case letters, digits and inner hyphens", s.Image)
@@ -105,6 +106,16 @@ func (m *Manager) complete(ctx context.Context, r Request) (vm.Spec, error) {
 		return s, errkind.New(errkind.Usage, "unknown driver %q; there is %v", s.Driver, m.driverNames())
 	}
 	return s, d.Check(ctx)
+}
+
+// someVCPUs is how many virtual CPUs a machine gets when nobody says. In
+// software a second one is emulated beside the first, and takes from the host
+// more than it gives the guest.
+func (m *Manager) someVCPUs(driver string) int {
+	if d, ok := m.d.Drivers[driver]; ok && !d.Capabilities().Accelerated {
+		return 1
+	}
+	return min(2, m.d.Host.CPUs())
 }
 
 func setDefault[T comparable](p *T, def T) {
@@ -125,6 +136,8 @@ func (m *Manager) checkSizes(s vm.Spec) error {
 	switch {
 	case s.VCPUs < 1 || s.VCPUs > cpus:
 		return errkind.New(errkind.Usage, "%d virtual CPUs: it takes 1 to %d, as many as the host has", s.VCPUs, cpus)
+	case s.MemoryBytes%(1<<20) != 0 || s.DiskBytes%(1<<20) != 0:
+		return errkind.New(errkind.Usage, "memory and work disk take whole megabytes")
 	case s.MemoryBytes < 64<<20 || s.MemoryBytes > mem:
 		return errkind.New(errkind.Usage, "memory of %s: it takes 64M to %s, as much as the host has", size(s.MemoryBytes), size(mem>>20<<20))
 	case s.DiskBytes < 16<<20 || s.DiskBytes > total:
