@@ -1,9 +1,11 @@
 package wire
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 )
 
 // BundlePath is where the boot bundle stands in the initramfs.
@@ -15,10 +17,10 @@ const MaxBundle = 1 << 20
 // A Bundle tells the agent who its machine is. The daemon writes one for each
 // machine, as a cpio archive of its own behind the initramfs.
 type Bundle struct {
-	Hostname  string   `json:"hostname"`
-	MachineID string   `json:"machine_id"` // 32 hexadecimal digits (machine-id(5))
-	Token     string   `json:"token"`      // greets the agent's port; 32 hexadecimal digits
-	Root      Mount    `json:"root"`
+	Hostname  string   `json:"hostname"`         // a DNS label
+	MachineID string   `json:"machine_id"`       // 32 hexadecimal digits (machine-id(5))
+	Token     string   `json:"token"`            // greets the agent's port; 32 hexadecimal digits
+	Root      Mount    `json:"root"`             // writable; made as large as its disk
 	Mounts    []Mount  `json:"mounts,omitempty"` // made in this order
 	Init      string   `json:"init,omitempty"`   // absolute; empty: the agent is PID 1
 	Env       []string `json:"env,omitempty"`    // NAME=VALUE for what is executed, under the user's own
@@ -32,7 +34,7 @@ type Bundle struct {
 
 // A Mount is a file system that a guest finds by the serial of its disk.
 type Mount struct {
-	Serial   string `json:"serial"`
+	Serial   string `json:"serial"`           // at most 20 bytes (virtio specification, section 5.2)
 	Target   string `json:"target,omitempty"` // absolute; root has none
 	FSType   string `json:"fs_type"`
 	ReadOnly bool   `json:"read_only,omitempty"`
@@ -48,21 +50,42 @@ type NIC struct {
 	Gateway string   `json:"gateway,omitempty"`
 }
 
-// Encode returns b as it stands in the initramfs.
-func (b Bundle) Encode() ([]byte, error) { return json.Marshal(b) }
+// Encode returns b as it stands in the initramfs. It refuses a bundle that
+// DecodeBundle would refuse, so that a mistake shows on the host and not as a
+// guest that does not boot.
+func (b Bundle) Encode() ([]byte, error) {
+	if err := b.check(); err != nil {
+		return nil, err
+	}
+	data, err := json.Marshal(b)
+	if err != nil {
+		return nil, fmt.Errorf("encode boot bundle: %w", err)
+	}
+	if len(data) > MaxBundle {
+		return nil, fmt.Errorf("boot bundle of %d bytes is over %d", len(data), MaxBundle)
+	}
+	return data, nil
+}
 
-// DecodeBundle reads what Encode wrote. It refuses a bundle that is too large
-// or lacks what no machine can do without.
+// DecodeBundle reads what Encode wrote. It refuses a bundle that is too large,
+// that holds a field it does not know (an agent older than its daemon would
+// leave something undone), that lacks what no machine can do without, or in
+// which a value could not stand in the file that it is meant for.
 func DecodeBundle(data []byte) (Bundle, error) {
 	var b Bundle
 	if len(data) > MaxBundle {
-		return b, fmt.Errorf("boot bundle of %d bytes is over %d", len(data), MaxBundle)
+		return Bundle{}, fmt.Errorf("boot bundle of %d bytes is over %d", len(data), MaxBundle)
 	}
-	if err := json.Unmarshal(data, &b); err != nil {
-		return b, fmt.Errorf("decode boot bundle: %w", err)
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&b); err != nil {
+		return Bundle{}, fmt.Errorf("decode boot bundle: %w", err)
 	}
-	if b.Token == "" || b.Root.Serial == "" || b.Root.FSType == "" {
-		return b, errors.New("boot bundle lacks a token or a root disk")
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return Bundle{}, errors.New("decode boot bundle: data after its end")
+	}
+	if err := b.check(); err != nil {
+		return Bundle{}, err
 	}
 	return b, nil
 }

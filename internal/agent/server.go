@@ -1,0 +1,151 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"banger/internal/guest/wire"
+)
+
+// ServeOptions are what the agent's service needs to know. The zero values of
+// fields that are not required mean the real thing.
+type ServeOptions struct {
+	Bundle wire.Bundle  // its token is required
+	Role   string       // "service" or "init"; for Info
+	Log    *slog.Logger // required
+	Root   string       // the root of the guest's account files; empty: "/". For tests
+	// Power ends the machine: it reboots or powers off. It is called once,
+	// in a goroutine of its own, after the disks are synced and the answer
+	// has had time to leave. Nil: ask the guest's init, see endMachine.
+	Power func(reboot bool)
+}
+
+// A Server is the agent's service without the byte stream that it is reached
+// over. Its methods may be called concurrently.
+type Server struct {
+	o     ServeOptions
+	mux   *http.ServeMux
+	spawn spawner
+	power powerOnce
+}
+
+// New returns a server. It fails if the token has not the form that greetings
+// need, with [wire.ErrToken].
+func New(o ServeOptions) (*Server, error) {
+	if _, err := wire.NewScanner(o.Bundle.Token); err != nil {
+		return nil, err
+	}
+	if o.Root == "" {
+		o.Root = "/"
+	}
+	if o.Power == nil {
+		o.Power = endMachine(o.Log)
+	}
+	s := &Server{o: o, mux: http.NewServeMux(), spawn: newSpawner()}
+	s.mux.Handle(wire.NewAgentServiceHandler(service{s},
+		connect.WithReadMaxBytes(maxMessage),
+		connect.WithCompression("gzip", nil, nil))) // a byte stream in memory gains nothing
+	return s, nil
+}
+
+// maxMessage bounds one message of a client, in bytes; chunk is how much data
+// the agent puts in one of its own.
+const (
+	maxMessage = 1 << 20
+	chunk      = 64 << 10 // a full pipe
+)
+
+// service holds the methods of the protocol, apart from those of Server.
+type service struct{ *Server }
+
+// Handler returns the service as it is reached over HTTP/2 with prior
+// knowledge, for tests that bring their own connections.
+func (s *Server) Handler() http.Handler { return s.mux }
+
+// ServeStream serves one byte stream that ends by itself, such as a socket,
+// until it ends or ctx does, and closes c. The host must greet, as on a
+// virtio-serial port: whoever has no token gets no answer. It returns nil when
+// the host closed the stream. Every command that was run over it has been
+// killed by then, if it had not ended.
+func (s *Server) ServeStream(ctx context.Context, c net.Conn) error {
+	return s.pump(ctx, c)
+}
+
+// http returns what speaks HTTP/2 on the connections of one stream.
+//
+// With the defaults, one command that does not read its input uses up the
+// connection's window, and every other stream stands still; and at 250 streams
+// a client would dial again, which a single byte stream does not survive. What
+// a stream may hold is bounded by its own window. (The documentation promises
+// windows below 4 MiB only. TestDeafCommands tells if that becomes true.)
+func (s *Server) http(ctx context.Context, h http.Handler) *http.Server {
+	var protocols http.Protocols
+	protocols.SetUnencryptedHTTP2(true)
+	return &http.Server{
+		Handler:     h,
+		Protocols:   &protocols,
+		BaseContext: func(net.Listener) context.Context { return ctx },
+		ErrorLog:    slog.NewLogLogger(s.o.Log.Handler(), slog.LevelDebug), // a host that goes away is nothing new
+		HTTP2: &http.HTTP2Config{
+			MaxReceiveBufferPerConnection: 1 << 30,
+			MaxReceiveBufferPerStream:     256 << 10,
+			MaxConcurrentStreams:          10_000,
+		},
+	}
+}
+
+// Serve serves the virtio-serial port [wire.PortName] until ctx ends, and
+// returns nil then. It waits for the port to appear, and for it to come back
+// if it goes. An error means that it can never serve.
+func Serve(ctx context.Context, o ServeOptions) error {
+	s, err := New(o)
+	if err != nil {
+		return err
+	}
+	for {
+		f, err := openPort(ctx)
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return err
+		}
+		err = s.servePort(ctx, f)
+		if ctx.Err() != nil {
+			return nil
+		}
+		o.Log.Warn("agent port ended", "err", err)
+		if err := pause(ctx, 100*time.Millisecond); err != nil {
+			return nil
+		}
+	}
+}
+
+func (s *Server) servePort(ctx context.Context, f *os.File) error {
+	p, err := newPort(f, f)
+	if err != nil {
+		return errors.Join(err, f.Close())
+	}
+	p.tryWrite(wire.Greeting(s.o.Bundle.Token, wire.EndNonce))
+	s.o.Log.Info("agent serves", "port", f.Name())
+	return s.pump(ctx, p)
+}
+
+// pause waits for d or until ctx ends, and returns why ctx ended.
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}
