@@ -21,8 +21,9 @@ const module = "banger/"
 // The longest matching pattern wins.
 var rank = map[string]int{
 	"internal/errkind": -1, // what every error may carry
-	"internal/version": 0, "internal/failpoint": 0,
+	"internal/version": 0, "internal/failpoint": 0, "internal/ctxbody": 0,
 	"internal/undo": 0, "internal/keylock": 0,
+	"internal/flight": 0, "internal/apt": 1, "internal/filestore": 1,
 	"internal/atomicfile": 0, "internal/hostcmd": 0, "internal/guest/wire": 0,
 
 	"internal/vm": 1, "internal/vmm": 1, "internal/disk": 1, "internal/network": 1,
@@ -68,7 +69,7 @@ var owners = map[string][]string{
 }
 
 // tool lists the wrappers of host programs that several mechanisms need.
-var tool = map[string]bool{"internal/ext4": true}
+var tool = map[string]bool{"internal/ext4": true, "internal/apt": true, "internal/filestore": true}
 
 // mechanism reports whether p is one implementation of a contract,
 // which only the daemon may choose.

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -33,6 +34,9 @@ type Cmd struct {
 	// Line, if not nil, is called with each line of the program's error
 	// output as it comes, without its newline. It must not block.
 	Line func(string)
+	// Tied makes the program die when this process does, however that
+	// happens. What it has started lives on.
+	Tied bool
 }
 
 // ExitError says that a program ran and ended badly.
@@ -74,6 +78,12 @@ func (c Cmd) Run(ctx context.Context) ([]byte, error) {
 	cmd.Stderr = tail
 	// A group of its own, so that what it started ends with it.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if c.Tied {
+		// The kernel sends it when the thread that forked ends (prctl(2)).
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
+	}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
 	cmd.WaitDelay = killAfter
 	err = cmd.Run()

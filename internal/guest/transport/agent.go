@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 
 	"connectrpc.com/connect"
 
+	"banger/internal/ctxbody"
 	"banger/internal/guest"
 	"banger/internal/guest/wire"
 )
@@ -72,32 +72,8 @@ func (a *agent) Do(r *http.Request) (*http.Response, error) {
 		}
 		return nil, err
 	}
-	// Once the answer has begun, HTTP/2 looks at the context no more while it
-	// waits for more of the request: the agent would never hear that a client
-	// with nothing to send has gone, and the command would go on.
-	b := &body{ReadCloser: res.Body}
-	b.stop = context.AfterFunc(r.Context(), func() { res.Body.Close() })
-	res.Body = b
+	ctxbody.Bind(r.Context(), res)
 	return res, nil
-}
-
-// A body is closed when its request's context ends.
-type body struct {
-	io.ReadCloser
-	stop func() bool
-}
-
-func (b *body) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	if err != nil {
-		b.stop()
-	}
-	return n, err
-}
-
-func (b *body) Close() error {
-	b.stop()
-	return b.ReadCloser.Close()
 }
 
 // verify has the agent answer once.
