@@ -1,0 +1,156 @@
+package client
+
+import (
+	"context"
+	"sync"
+
+	"banger/internal/api"
+	"banger/internal/guest/wire"
+)
+
+// Start is what to run in a machine, and how.
+type Start struct {
+	Argv  []string          // never passed to a shell
+	Env   map[string]string // beside what the guest gives
+	Dir   string            // empty: the user's home
+	User  string            // name or number; empty: root
+	Stdin bool              // false: /dev/null
+	TTY   *TTY              // nil: three separate streams
+}
+
+// TTY asks for a terminal.
+type TTY struct {
+	Term       string // $TERM
+	Rows, Cols int
+}
+
+func (s Start) wire() *wire.ExecStart {
+	w := &wire.ExecStart{Argv: s.Argv, Env: s.Env, Cwd: s.Dir, User: s.User, Stdin: s.Stdin}
+	if t := s.TTY; t != nil {
+		w.Tty = &wire.Terminal{Term: t.Term, Size: windowSize(t.Rows, t.Cols)}
+	}
+	return w
+}
+
+func windowSize(rows, cols int) *wire.WindowSize {
+	return &wire.WindowSize{Rows: uint32(max(0, rows)), Cols: uint32(max(0, cols))}
+}
+
+// Event is one thing that a [Command] has to tell: the field that is not zero.
+type Event struct {
+	Progress *api.Progress
+	VM       *api.VM // the machine is ready
+	Started  bool    // the command runs
+	Stdout   []byte
+	Stderr   []byte
+	Exit     *Exit // the command has ended; no output comes after it
+	Cleanup  *api.Cleanup
+}
+
+// Exit tells how a command ended.
+type Exit struct {
+	Code  int    // as a shell gives it: 128+n for signal n, 126, 127
+	Error string // why it could not be started; empty if it was
+}
+
+// A Command is one that runs in a machine. What is sent to it may be sent by
+// several goroutines at once; one alone may receive. It ends when Receive
+// returns an error, or with the context it was started with.
+type Command struct {
+	mu   sync.Mutex // one send at a time
+	send func(*wire.ExecRequest) error
+	recv func() (Event, error)
+}
+
+// Run makes a machine, starts it and runs a command in it. An ephemeral
+// machine is deleted when the command ends, or ctx does.
+func (c *Client) Run(ctx context.Context, spec *api.Spec, ephemeral bool, s Start) (*Command, error) {
+	stream := c.VM.Run(ctx)
+	first := &api.RunStart{Spec: spec, Ephemeral: ephemeral, Command: s.wire()}
+	err := stream.Send(&api.RunRequest{Msg: &api.RunRequest_Start{Start: first}})
+	if err != nil {
+		// The end of the stream: why it ended comes with what is received.
+		_, err = stream.Receive()
+		return nil, err
+	}
+	return &Command{
+		send: func(r *wire.ExecRequest) error {
+			return stream.Send(&api.RunRequest{Msg: &api.RunRequest_Exec{Exec: r}})
+		},
+		recv: func() (Event, error) {
+			resp, err := stream.Receive()
+			if err != nil {
+				return Event{}, err
+			}
+			e := execEvent(resp.GetExec())
+			e.Progress, e.VM, e.Cleanup = resp.GetProgress(), resp.GetVm(), resp.GetCleanup()
+			return e, nil
+		},
+	}, nil
+}
+
+// Exec runs a command in a machine that runs.
+func (c *Client) Exec(ctx context.Context, vm string, s Start) (*Command, error) {
+	stream := c.VM.Exec(ctx)
+	first := &api.ExecIn{Vm: vm, Command: s.wire()}
+	err := stream.Send(&api.ExecRequest{Msg: &api.ExecRequest_Start{Start: first}})
+	if err != nil {
+		_, err = stream.Receive()
+		return nil, err
+	}
+	return &Command{
+		send: func(r *wire.ExecRequest) error {
+			return stream.Send(&api.ExecRequest{Msg: &api.ExecRequest_Exec{Exec: r}})
+		},
+		recv: func() (Event, error) {
+			resp, err := stream.Receive()
+			if err != nil {
+				return Event{}, err
+			}
+			return execEvent(resp.GetExec()), nil
+		},
+	}, nil
+}
+
+func execEvent(r *wire.ExecResponse) Event {
+	e := Event{Started: r.GetStarted() != nil, Stdout: r.GetStdout(), Stderr: r.GetStderr()}
+	if x := r.GetExit(); x != nil {
+		e.Exit = &Exit{Code: int(x.Code), Error: x.Error}
+	}
+	return e
+}
+
+// Receive returns the next event. The error is [io.EOF] when there is none any
+// more.
+func (c *Command) Receive() (Event, error) { return c.recv() }
+
+func (c *Command) request(r *wire.ExecRequest) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.send(r)
+}
+
+// Write sends input. It blocks while the command does not read what was sent
+// before. Why an error occurred, Receive tells.
+func (c *Command) Write(p []byte) (int, error) {
+	if err := c.request(&wire.ExecRequest{Msg: &wire.ExecRequest_Stdin{Stdin: p}}); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// CloseStdin ends the command's input; its output goes on.
+func (c *Command) CloseStdin() error {
+	return c.request(&wire.ExecRequest{Msg: &wire.ExecRequest_CloseStdin{CloseStdin: true}})
+}
+
+// Resize tells the command how large its terminal is now.
+func (c *Command) Resize(rows, cols int) error {
+	return c.request(&wire.ExecRequest{Msg: &wire.ExecRequest_Resize{Resize: windowSize(rows, cols)}})
+}
+
+// Signal sends the command's process group a signal, by its name without SIG.
+// It waits its turn behind input that the command does not read.
+func (c *Command) Signal(name string) error {
+	return c.request(&wire.ExecRequest{Msg: &wire.ExecRequest_Signal{Signal: name}})
+}

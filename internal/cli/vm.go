@@ -1,0 +1,116 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+
+	"banger/internal/api"
+	"banger/internal/api/client"
+)
+
+func (a *app) vmCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "vm",
+		Short: "Make, use and delete machines",
+		Long: `Make, use and delete machines.
+
+A machine is named by its name or by any unambiguous beginning of its id.`,
+	}
+	c.AddCommand(a.vmRun(), a.vmCreate(), a.vmExec(), a.vmStart(), a.vmStop(), a.vmKill(), a.vmDelete(), a.vmList(), a.vmShow(), a.vmLogs())
+	return asGroup(c)
+}
+
+// eachVM does something to several machines at once, and reports a line for
+// each that it was done to. Do's progress names its machine if there are
+// several.
+func (a *app) eachVM(ctx context.Context, refs []string, verb, done string, do func(context.Context, *client.Client, string, func(*api.Progress)) (*api.VM, error)) error {
+	ctx, cancel := a.limit(ctx)
+	defer cancel()
+	p := a.progress()
+	defer p.stop()
+	c, err := a.connect(ctx, p)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	refs = unique(refs)
+	p.stage(verb + " " + strings.Join(refs, " "))
+	vms, errs := make([]*api.VM, len(refs)), make([]error, len(refs))
+	var wg sync.WaitGroup
+	for i, ref := range refs {
+		wg.Go(func() {
+			vms[i], errs[i] = do(ctx, c, ref, func(u *api.Progress) {
+				if len(refs) == 1 {
+					p.update("", u)
+				} else {
+					p.update(ref, u)
+				}
+			})
+		})
+	}
+	wg.Wait()
+	p.stop()
+	return a.report(refs, vms, errs, verb, done)
+}
+
+// report tells what became of each machine.
+func (a *app) report(refs []string, vms []*api.VM, errs []error, verb, done string) error {
+	var failed failures
+	list := &api.ListResponse{}
+	for i, ref := range refs {
+		if errs[i] != nil {
+			failed = append(failed, cannot(verb+" "+ref, errs[i]))
+			continue
+		}
+		list.Vms = append(list.Vms, vms[i])
+		if !a.json {
+			if err := a.print(fmt.Appendf(nil, "%s %s\n", clean(vms[i].GetName()), done)); err != nil {
+				return err
+			}
+		}
+	}
+	if a.json {
+		if err := a.printDoc(list); err != nil {
+			return err
+		}
+	}
+	if failed == nil {
+		return nil
+	}
+	return failed
+}
+
+// completeLimit is how long completing a word may take.
+const completeLimit = 500 * time.Millisecond
+
+// completeVMs completes machines' names, if a daemon runs: it starts none.
+func (a *app) completeVMs(several bool) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+		if len(args) > 0 && !several {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		paths, err := a.paths()
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		ctx, cancel := context.WithTimeout(cmd.Context(), completeLimit)
+		defer cancel()
+		c := client.New(paths.Socket())
+		defer c.Close()
+		list, err := c.VM.List(ctx, connect.NewRequest(&api.ListRequest{All: true}))
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		var names []string
+		for _, v := range list.Msg.Vms {
+			names = append(names, clean(v.Name)+"\t"+clean(v.State))
+		}
+		return names, cobra.ShellCompDirectiveNoFileComp
+	}
+}

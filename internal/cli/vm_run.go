@@ -1,0 +1,190 @@
+package cli
+
+import (
+	"context"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"banger/internal/api"
+	"banger/internal/api/client"
+	"banger/internal/config"
+	"banger/internal/errkind"
+)
+
+const runHelp = `Make a machine, start it and run a command in it, or a shell.
+
+Without a name the machine belongs to this call alone and is gone with its disk
+when the call ends, however it ends. With a name it stays.
+
+The exit code is the command's: 128+n if signal n ended it, 126 or 127 if it
+could not be run, 125 if banger itself failed.`
+
+const runExamples = `  banger vm run -- uname -a
+  echo hi | banger vm run -- tr a-z A-Z
+  banger vm run --name web --memory 2G -- apt-get update
+  banger vm run --image busybox`
+
+// runAlias is "banger run".
+func (a *app) runAlias() *cobra.Command {
+	c := a.vmRun()
+	c.Short = `The same as "vm run"`
+	return c
+}
+
+// sizeFlag is a number of bytes, above zero.
+type sizeFlag struct{ n *int64 }
+
+func (f sizeFlag) Set(s string) error {
+	n, err := config.ParseSize(s)
+	*f.n = int64(n)
+	return err
+}
+
+func (f sizeFlag) String() string {
+	if f.n == nil {
+		return ""
+	}
+	return size(*f.n)
+}
+
+func (sizeFlag) Type() string { return "SIZE" }
+
+// specFlags are those that say what machine is wanted.
+type specFlags struct {
+	spec   api.Spec
+	labels []string
+}
+
+func (s *specFlags) add(f *pflag.FlagSet) {
+	f.StringVar(&s.spec.Name, "name", "", "`NAME` of the machine; it stays")
+	f.StringVar(&s.spec.Image, "image", "", "`NAME` of the image that it stands on")
+	f.StringVar(&s.spec.Kernel, "kernel", "", "`NAME` of its kernel")
+	f.Int32Var(&s.spec.VcpuCount, "vcpus", 0, "`NUMBER` of virtual CPUs")
+	f.Var(sizeFlag{&s.spec.MemoryBytes}, "memory", "its memory, as in 512M or 2G")
+	f.Var(sizeFlag{&s.spec.DiskBytes}, "disk-size", "the disk under /root, as in 8G")
+	f.StringArrayVar(&s.labels, "label", nil, "`KEY=VALUE` to keep with it; may be repeated")
+	f.StringVar(&s.spec.Driver, "driver", "", "`NAME` of the virtual machine monitor")
+}
+
+// finish checks what flags cannot.
+func (s *specFlags) finish(f *pflag.FlagSet) (*api.Spec, error) {
+	if f.Changed("vcpus") && s.spec.VcpuCount < 1 {
+		return nil, usage("--vcpus %d: it takes at least 1", s.spec.VcpuCount)
+	}
+	for _, name := range []string{"name", "image", "kernel", "driver"} {
+		if f.Changed(name) && f.Lookup(name).Value.String() == "" {
+			return nil, usage("--%s is empty", name)
+		}
+	}
+	for _, l := range s.labels {
+		k, v, ok := strings.Cut(l, "=")
+		if !ok || k == "" {
+			return nil, usage("--label %q: write --label KEY=VALUE", l)
+		}
+		if s.spec.Labels == nil {
+			s.spec.Labels = make(map[string]string)
+		}
+		s.spec.Labels[k] = v
+	}
+	return &s.spec, nil
+}
+
+func (f *commandFlags) add(fs *pflag.FlagSet) {
+	fs.StringArrayVarP(&f.env, "env", "e", nil, "`NAME[=VALUE]` for the command's environment; may be repeated")
+	fs.StringVarP(&f.user, "user", "u", "", "`USER` of the guest to run as (root)")
+	fs.StringVarP(&f.dir, "cwd", "w", "", "`DIR` of the guest to run in (the user's home)")
+	fs.BoolVarP(&f.tty, "tty", "t", false, "give the command a terminal")
+	fs.BoolVar(&f.none, "no-tty", false, "give it none, also at a terminal")
+}
+
+func (a *app) vmRun() *cobra.Command {
+	var spec specFlags
+	var cmd commandFlags
+	var rm, keep bool
+	c := &cobra.Command{
+		Use:     "run [flags] [-- COMMAND…]",
+		Short:   "Run a command in a new machine",
+		Long:    runHelp,
+		Example: runExamples,
+		Args:    onlyAfterDashes,
+		RunE: func(c *cobra.Command, argv []string) error {
+			s, err := spec.finish(c.Flags())
+			if err == nil && rm && keep {
+				err = usage("--rm and --keep exclude each other")
+			}
+			if err != nil {
+				return err
+			}
+			ephemeral := rm || s.Name == "" && !keep
+			return a.runCommand(c.Context(), s, ephemeral, cmd, argv)
+		},
+		ValidArgsFunction: cobra.NoFileCompletions,
+	}
+	a.dashesBefore(c, 0)
+	f := c.Flags()
+	f.SortFlags = false
+	spec.add(f)
+	cmd.add(f)
+	f.BoolVar(&rm, "rm", false, "delete the machine after the command, also a named one")
+	f.BoolVar(&keep, "keep", false, "keep it, also without a name: one is made up")
+	return c
+}
+
+// onlyAfterDashes refuses words before "--".
+func onlyAfterDashes(c *cobra.Command, args []string) error {
+	n := c.ArgsLenAtDash()
+	if n < 0 {
+		n = len(args)
+	}
+	if n == 0 {
+		return nil
+	}
+	err := usage(`%q: what is to be run stands after "--"; taking a directory along is not possible yet`, args[0])
+	return errkind.WithHint(err, c.CommandPath()+" -- "+quoteAll(args))
+}
+
+func (a *app) runCommand(ctx context.Context, spec *api.Spec, ephemeral bool, f commandFlags, argv []string) error {
+	s, t, err := a.start(f, argv)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := a.limit(ctx)
+	defer cancel()
+	x := &call{app: a, tty: t, progress: a.progress(), makes: true, ephemeral: ephemeral}
+	err = x.run(ctx, func(ctx context.Context) (*client.Command, error) {
+		c, err := a.connect(ctx, x.progress)
+		if err != nil {
+			return nil, err
+		}
+		return c.Run(ctx, spec, ephemeral, s)
+	})
+	if !ephemeral && spec.Name == "" && x.vm != nil {
+		a.note("machine %s stays; to delete it: %s", x.vm.Name, a.hint("banger vm delete "+x.vm.Name))
+	}
+	return guestError(doing(argv, spec.Name), err)
+}
+
+// doing says what run and exec do.
+func doing(argv []string, vm string) string {
+	what := "run a shell"
+	if len(argv) > 0 {
+		what = "run " + cut(quote(argv[0]), 60)
+	}
+	if vm == "" {
+		return what
+	}
+	return what + " in " + vm
+}
+
+// guestError tells banger's own failure from the command's.
+func guestError(doing string, err error) error {
+	if err == nil {
+		return nil
+	}
+	if _, silent := exitCode(err); silent {
+		return err
+	}
+	return &guestFailure{cannot(doing, err)}
+}

@@ -1,0 +1,266 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"banger/internal/api"
+	"banger/internal/api/server"
+	"banger/internal/config"
+	"banger/internal/disk"
+	"banger/internal/errkind"
+	"banger/internal/guest"
+	"banger/internal/handle"
+	"banger/internal/image"
+	"banger/internal/kernel"
+	"banger/internal/lifecycle"
+	"banger/internal/store"
+	"banger/internal/version"
+	"banger/internal/vm"
+	"banger/internal/vmm"
+)
+
+const (
+	// recoverTime is how long recovery may keep the socket closed.
+	recoverTime = 10 * time.Second
+	// quickTime is how long the daemon, when it ends, waits for calls to end
+	// by themselves.
+	quickTime = 300 * time.Millisecond
+	// stopTime is how long the handlers of calls that were broken off may
+	// take.
+	stopTime = 10 * time.Second
+	// trimEvery is how often console logs are looked at.
+	trimEvery = 5 * time.Second
+)
+
+// Mechanisms are what stands behind the contracts. [Real] gives those of the
+// real host; a test gives fakes.
+type Mechanisms struct {
+	Drivers       map[string]lifecycle.Driver
+	DefaultDriver string // empty: none works here
+	DriverReason  string // why that one
+	Finder        vmm.Finder
+	Work          disk.Work
+	Images        image.Library
+	Kernels       kernel.Library
+	Boot          guest.Boot
+	Dialer        guest.Dialer
+	Host          lifecycle.Host
+}
+
+// Options is how to run a daemon. All but SudoUID are required.
+type Options struct {
+	Paths      config.Paths
+	Config     config.Config
+	Mechanisms func(config.Paths, config.Config, *slog.Logger) (Mechanisms, error)
+	SudoUID    string // of who started it with sudo, or empty
+	Log        *slog.Logger
+}
+
+// A Daemon is one that was opened and not yet closed.
+type Daemon struct {
+	o       Options
+	lock    *os.File
+	store   *store.Store
+	manager *lifecycle.Manager
+	server  *http.Server
+	ln      net.Listener
+
+	calls    sync.WaitGroup // being answered
+	stopOnce sync.Once
+	stopping chan struct{} // closed when its end was asked for
+}
+
+// Open takes the root, brings records and host into agreement, and opens the
+// socket. The error is [ErrLocked] if another daemon has the root. On any
+// error nothing is left open.
+func Open(ctx context.Context, o Options) (_ *Daemon, err error) {
+	if o.Config.Cache != "" {
+		o.Paths.Cache = o.Config.Cache
+	}
+	d := &Daemon{o: o, stopping: make(chan struct{})}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.Close())
+		}
+	}()
+	if err := makeDir(o.Paths.State, 0o711); err != nil {
+		return nil, fmt.Errorf("state directory: %w", err)
+	}
+	if d.lock, err = lock(o.Paths.Lock()); err != nil {
+		return nil, err
+	}
+	who := findOwner(lookupGroup, o.SudoUID)
+	if err := makePlaces(o.Paths, who); err != nil {
+		return nil, err
+	}
+	for _, dir := range []string{o.Paths.State, o.Paths.Cache} {
+		if err := checkPassable(dir); err != nil {
+			return nil, err
+		}
+	}
+	if d.store, err = store.Open(o.Paths.Database(), store.Options{
+		Now:  time.Now,
+		UIDs: vm.UIDRange{Base: o.Config.UIDBase, Count: o.Config.UIDs},
+	}); err != nil {
+		return nil, err
+	}
+	mech, err := o.Mechanisms(o.Paths, o.Config, o.Log)
+	if err != nil {
+		return nil, err
+	}
+	d.manager = lifecycle.New(lifecycle.Deps{
+		Records: d.store,
+		Handles: handle.NewCache(func(id vm.ID) string { return o.Paths.VM(string(id)).Handles() }),
+		Finder:  mech.Finder, Drivers: mech.Drivers, Default: mech.DefaultDriver,
+		Work: mech.Work, Images: mech.Images, Kernels: mech.Kernels,
+		Boot: mech.Boot, Dialer: mech.Dialer, Host: mech.Host,
+		Paths: o.Paths, Config: o.Config, Log: o.Log,
+	})
+	if err := d.manager.Recover(ctx, recoverTime); err != nil {
+		return nil, fmt.Errorf("recover: %w", err)
+	}
+	d.server = d.newServer(mech)
+	if d.ln, err = listen(o.Paths.Socket(), who); err != nil {
+		return nil, fmt.Errorf("open the socket: %w", err)
+	}
+	return d, nil
+}
+
+func (d *Daemon) newServer(mech Mechanisms) *http.Server {
+	h := server.Handler(server.Deps{
+		Machines: d.manager, Images: mech.Images, Kernels: mech.Kernels,
+		Info: server.Info{
+			PID: os.Getpid(), Version: version.Version, Root: d.o.Paths.Root, Socket: d.o.Paths.Socket(),
+			Driver: mech.DefaultDriver, DriverReason: mech.DriverReason, StartedAt: time.Now(),
+		},
+		Shutdown: d.Stop,
+	}, connect.WithInterceptors(api.NewServerInterceptor(d.logInternal)))
+	var p http.Protocols
+	p.SetUnencryptedHTTP2(true)
+	return &http.Server{
+		Handler:   d.counted(h),
+		Protocols: &p,
+		ErrorLog:  slog.NewLogLogger(d.o.Log.Handler(), slog.LevelDebug),
+	}
+}
+
+// logInternal logs the errors that are a fault of ours or of the host: the
+// others are told to whoever asked, and are nobody else's news.
+func (d *Daemon) logInternal(call string, err error) {
+	if errkind.Of(err) == errkind.Internal {
+		d.o.Log.Error("call", "call", call, "err", err)
+	}
+}
+
+// Serve answers calls until Stop is called or ctx ends.
+func (d *Daemon) Serve(ctx context.Context) error {
+	served := make(chan error, 1)
+	go func() { served <- d.server.Serve(d.ln) }()
+	tick := time.NewTicker(trimEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case err := <-served:
+			return fmt.Errorf("serve: %w", err)
+		case <-tick.C:
+			d.manager.TrimLogs()
+		case <-d.stopping:
+			return nil
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// Stop makes Serve return. It may be called twice, and from anywhere.
+func (d *Daemon) Stop() { d.stopOnce.Do(func() { close(d.stopping) }) }
+
+// Close ends the daemon, in the reverse of Open: it takes no more calls, lets
+// those that are being answered end, and gives up the root. Machines go on.
+// It may be called after a failed Open.
+func (d *Daemon) Close() error {
+	var errs []error
+	if d.ln != nil {
+		// Gone first, so that a client starts a new daemon, not this one.
+		errs = append(errs, ignore(os.Remove(d.o.Paths.Socket()), os.ErrNotExist))
+	}
+	if d.server != nil {
+		errs = append(errs, d.endCalls())
+	}
+	if d.manager != nil {
+		d.manager.Close()
+	}
+	if d.store != nil {
+		errs = append(errs, d.store.Close())
+	}
+	if d.lock != nil {
+		errs = append(errs, d.removePlaces(), d.lock.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// counted keeps count of the calls that are being answered: breaking off a
+// connection does not end its handler, which may have a machine to delete.
+func (d *Daemon) counted(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		d.calls.Add(1)
+		defer d.calls.Done()
+		h.ServeHTTP(w, r)
+	})
+}
+
+// endCalls lets calls that end by themselves do so, then breaks the others
+// off (an exec does not end because the daemon does) and waits until their
+// handlers have dealt with that.
+func (d *Daemon) endCalls() error {
+	grace, cancel := context.WithTimeout(context.Background(), quickTime)
+	defer cancel()
+	err := d.server.Shutdown(grace)
+	if err != nil {
+		err = d.server.Close()
+	}
+	done := make(chan struct{})
+	go func() { d.calls.Wait(); close(done) }()
+	select {
+	case <-done:
+		return err
+	case <-time.After(stopTime):
+	}
+	// What still goes on is the start of a persistent machine: it is left as
+	// a crash would leave it, for the next daemon to go on with.
+	d.manager.Close()
+	select {
+	case <-done:
+	case <-time.After(stopTime):
+		d.o.Log.Warn("calls did not end", "after", 2*stopTime)
+	}
+	return err
+}
+
+// removePlaces removes the directories of the run that hold nothing any more.
+func (d *Daemon) removePlaces() error {
+	p := d.o.Paths
+	for _, dir := range []string{p.SocketDir(), p.VMRuns(), p.Run} {
+		if os.Remove(dir) != nil {
+			return nil // machines still run: their sockets are in there
+		}
+	}
+	return nil
+}
+
+func ignore(err, none error) error {
+	if errors.Is(err, none) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,131 @@
+package daemontest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"banger/internal/agent"
+	"banger/internal/guest"
+	"banger/internal/guest/transport"
+	"banger/internal/guest/wire"
+	"banger/internal/vmm"
+	"banger/internal/vmm/vmmtest"
+)
+
+// Dialer reaches the pretend guests of a host: behind each running VMM
+// answers a real agent, which runs its commands on the host of the test.
+type Dialer struct {
+	Host *vmmtest.Host
+	Fail func(op string) error // asked before and after each operation; may be nil
+}
+
+var _ guest.Dialer = Dialer{}
+
+// Dial reaches the agent of the VMM whose agent socket is at e.Path. A VMM that
+// is not there is waited for until ctx ends.
+func (d Dialer) Dial(ctx context.Context, e guest.Endpoint) (guest.Agent, error) {
+	if err := d.fail("before guest"); err != nil {
+		return nil, err
+	}
+	s, err := d.find(ctx, e.Path)
+	if err != nil {
+		return nil, err
+	}
+	ours, theirs, err := socketPair()
+	if err != nil {
+		return nil, err
+	}
+	if err := d.serve(s, e.Token, theirs); err != nil {
+		return nil, errors.Join(err, ours.Close(), theirs.Close())
+	}
+	a, err := transport.Over(ctx, ours, e.Token)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.fail("after guest"); err != nil {
+		return nil, errors.Join(err, a.Close())
+	}
+	return a, nil
+}
+
+func (d Dialer) fail(op string) error {
+	if d.Fail == nil {
+		return nil
+	}
+	return d.Fail(op)
+}
+
+// find waits until a VMM with that agent socket runs.
+func (d Dialer) find(ctx context.Context, sock string) (vmm.Spec, error) {
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for {
+		for _, id := range d.Host.Processes() {
+			if s, ok := d.Host.Spec(id); ok && s.AgentSock == sock {
+				return s, nil
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return vmm.Spec{}, ctx.Err()
+		}
+	}
+}
+
+// serve answers on c until the machine's VMM is gone.
+func (d Dialer) serve(s vmm.Spec, token string, c net.Conn) error {
+	p, err := d.Host.Finder().Find(context.Background(), d.Host.Driver().Signature(s))
+	if err != nil {
+		return err
+	}
+	srv, err := agent.New(agent.ServeOptions{
+		Bundle: wire.Bundle{Token: token}, Role: "init", Log: slog.New(slog.DiscardHandler),
+		Power: func(reboot bool) {
+			if reboot {
+				d.Host.Reboot(s.ID)
+			} else {
+				d.Host.PowerOff(s.ID)
+			}
+		},
+	})
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() {
+		defer cancel()
+		defer p.Close()
+		// Its only error is that of ctx, which ends with the stream.
+		_ = p.Wait(ctx)
+	}()
+	go func() {
+		defer cancel()
+		// That the host went away is what ends it.
+		_ = srv.ServeStream(ctx, c)
+	}()
+	return nil
+}
+
+// socketPair returns two connected sockets.
+func socketPair() (a, b net.Conn, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("socketpair: %w", err)
+	}
+	conn := func(fd int) (net.Conn, error) {
+		f := os.NewFile(uintptr(fd), "socketpair")
+		defer f.Close() // FileConn has a copy
+		return net.FileConn(f)
+	}
+	a, aerr := conn(fds[0])
+	b, berr := conn(fds[1])
+	return a, b, errors.Join(aerr, berr)
+}

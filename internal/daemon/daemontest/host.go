@@ -1,0 +1,63 @@
+package daemontest
+
+import (
+	"context"
+	"encoding/json"
+	"os"
+
+	"banger/internal/guest"
+	"banger/internal/guest/wire"
+)
+
+// Host is a pretend host's resources.
+type Host struct {
+	CPU          int
+	Memory       int64
+	Total, Spare int64 // of every file system
+}
+
+// CPUs is h.CPU.
+func (h Host) CPUs() int { return h.CPU }
+
+// MemoryBytes is h.Memory.
+func (h Host) MemoryBytes() int64 { return h.Memory }
+
+// DiskBytes is the same everywhere.
+func (h Host) DiskBytes(string) (total, free int64, err error) { return h.Total, h.Spare, nil }
+
+// Boot writes the bundle alone.
+type Boot struct {
+	Fail func(op string) error // asked before and after each operation; may be nil
+}
+
+var _ guest.Boot = Boot{}
+
+func (b Boot) fail(op string) error {
+	if b.Fail == nil {
+		return nil
+	}
+	return b.Fail(op)
+}
+
+// Write writes the bundle to path.
+func (b Boot) Write(_ context.Context, path string, _ []string, w wire.Bundle, _ uint32) error {
+	if err := b.fail("before boot"); err != nil {
+		return err
+	}
+	data, err := json.Marshal(w)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		return err
+	}
+	return b.fail("after boot")
+}
+
+// Remove removes what Write wrote.
+func (b Boot) Remove(path string) error {
+	if err := b.fail("undo boot"); err != nil {
+		return err
+	}
+	return os.RemoveAll(path)
+}

@@ -1,0 +1,43 @@
+package daemon
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"os"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// host is the real host.
+type host struct{ memory int64 }
+
+// newHost reads what does not change.
+func newHost() (host, error) {
+	text, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		return host{}, err
+	}
+	sc := bufio.NewScanner(bytes.NewReader(text))
+	for sc.Scan() {
+		var kb int64
+		// proc(5): "MemTotal: 24684092 kB"
+		if n, _ := fmt.Sscanf(sc.Text(), "MemTotal: %d kB", &kb); n == 1 {
+			return host{kb << 10}, nil
+		}
+	}
+	return host{}, fmt.Errorf("/proc/meminfo holds no MemTotal")
+}
+
+func (host) CPUs() int { return runtime.NumCPU() }
+
+func (h host) MemoryBytes() int64 { return h.memory }
+
+func (host) DiskBytes(path string) (total, free int64, err error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(path, &st); err != nil {
+		return 0, 0, fmt.Errorf("statfs %s: %w", path, err)
+	}
+	return int64(st.Blocks) * st.Bsize, int64(st.Bavail) * st.Bsize, nil
+}

@@ -1,0 +1,95 @@
+package daemon
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"banger/internal/config"
+	"banger/internal/disk/qcow2"
+	"banger/internal/disk/workdisk"
+	"banger/internal/errkind"
+	"banger/internal/ext4"
+	"banger/internal/guest/boot"
+	"banger/internal/guest/transport"
+	"banger/internal/handle"
+	"banger/internal/image/recipe"
+	"banger/internal/kernel/fetch"
+	"banger/internal/lifecycle"
+	"banger/internal/vmm/qemu"
+)
+
+// Real returns the mechanisms of the real host. What the host lacks is no error
+// here: each machine that needs it is refused, with the reason.
+func Real(p config.Paths, c config.Config, log *slog.Logger) (Mechanisms, error) {
+	agent, err := agentBinary()
+	if err != nil {
+		return Mechanisms{}, err
+	}
+	b, err := boot.New(boot.Options{Agent: agent})
+	if err != nil {
+		return Mechanisms{}, err
+	}
+	h, err := newHost()
+	if err != nil {
+		return Mechanisms{}, err
+	}
+	images, err := recipe.New(p.Images(), recipe.Options{Mirror: c.Mirror})
+	if err != nil {
+		return Mechanisms{}, err
+	}
+	kernels, err := fetch.New(p.Kernels(), fetch.Options{Mirror: c.Mirror})
+	if err != nil {
+		return Mechanisms{}, err
+	}
+	q := qemu.New(qemu.Options{})
+	m := Mechanisms{
+		Drivers: map[string]lifecycle.Driver{q.Name(): {Driver: q, Layers: qcow2.Layers{}}},
+		Finder:  &handle.Finder{},
+		Work:    workdisk.New(ext4.MakeEmpty),
+		Images:  images,
+		Kernels: kernels,
+		Boot:    b,
+		Dialer:  transport.Dialer{},
+		Host:    h,
+	}
+	return m, chooseDriver(&m, c.Driver)
+}
+
+// chooseDriver settles which driver a machine gets that names none, and why.
+func chooseDriver(m *Mechanisms, want string) error {
+	if want != "auto" {
+		if _, ok := m.Drivers[want]; !ok {
+			return errkind.New(errkind.Usage, "driver = %q: there is no such driver", want)
+		}
+		m.DefaultDriver, m.DriverReason = want, "the configuration says so"
+		return nil
+	}
+	m.DefaultDriver = qemu.Name
+	switch err := m.Drivers[qemu.Name].Check(context.Background()); {
+	case err != nil:
+		m.DriverReason = err.Error()
+	case m.Drivers[qemu.Name].Capabilities().Accelerated:
+		m.DriverReason = "QEMU with KVM"
+	default:
+		m.DriverReason = "QEMU in software: this host has no usable KVM, and guests run many times slower"
+	}
+	return nil
+}
+
+// agentBinary finds the agent, which stands beside the daemon or in the place
+// of a package.
+func agentBinary() (string, error) {
+	exe, err := os.Executable()
+	if err != nil {
+		return "", err
+	}
+	for _, dir := range []string{filepath.Dir(exe), "/usr/lib/banger"} {
+		path := filepath.Join(dir, "banger-agent")
+		if _, err := os.Stat(path); err == nil {
+			return path, nil
+		}
+	}
+	return "", errkind.New(errkind.Host, "banger-agent is not installed: it belongs beside bangerd (%s) or in /usr/lib/banger", filepath.Dir(exe))
+}
