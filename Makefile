@@ -26,6 +26,7 @@ build:
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
 
 test: test-packages lint test-unit test-e2e
+	scripts/fuzz 3s
 
 # Without a machine; needs nothing but Go and gcc.
 test-unit:
@@ -34,6 +35,15 @@ test-unit:
 # Real machines on this host.
 test-e2e: build
 	go test -tags e2e -count=1 -timeout 30m -v ./test/e2e/...
+
+# The table of docs/benchmarks.md.
+bench: test-packages build
+	go test -tags bench -count=1 -timeout 60m -run TestBench ./test/bench
+
+# What repeats, at length; fuzzing for minutes.
+soak: test-packages build
+	BANGER_SOAK_ROUNDS=50 go test -tags e2e -count=1 -timeout 3h -v -run 'TestHandles|TestDaemonKilledWhileStreaming' ./test/e2e
+	scripts/fuzz 5m
 
 lint:
 	@bad=$$(gofmt -l cmd internal test); [ -z "$$bad" ] || { echo "not gofmt clean: $$bad"; exit 1; }

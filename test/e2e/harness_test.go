@@ -1,0 +1,328 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"banger/internal/config"
+)
+
+var (
+	binDir   string // banger and bangerd, the latter with failpoints
+	cacheDir string // images and kernels, shared by all tests
+)
+
+func TestMain(m *testing.M) { os.Exit(testMain(m)) }
+
+func testMain(m *testing.M) int {
+	if os.Geteuid() != 0 {
+		fmt.Fprintln(os.Stderr, "these tests run real machines and need root")
+		return 1
+	}
+	syscall.Umask(0o022)
+	dir, err := os.MkdirTemp("/tmp", "banger-e2e-bin-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	build := exec.Command("go", "build", "-tags", "failpoints", "-ldflags", "-s -w", "-o", dir+"/", "../../cmd/...")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "build: %v\n%s", err, out)
+		return 1
+	}
+	binDir = dir
+	if cacheDir, err = filepath.Abs("../../.cache/test"); err == nil {
+		err = os.MkdirAll(cacheDir, 0o755)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return m.Run()
+}
+
+// A bed is one daemon's ground: a root of its own.
+type bed struct {
+	t          *testing.T
+	root       string
+	paths      config.Paths
+	failpoints string // for daemons started from now on
+}
+
+// newBed returns a ground on which the busybox image is the default; conf are
+// lines of its configuration. When the test ends, however it does, the daemon is stopped, and anything left of its
+// machines is an error and is removed.
+func newBed(t *testing.T, conf ...string) *bed {
+	t.Helper()
+	root, err := os.MkdirTemp("/tmp", "banger-e2e-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(root, 0o711); err != nil {
+		t.Fatal(err)
+	}
+	b := &bed{t: t, root: root}
+	if b.paths, err = config.NewPaths(root); err != nil {
+		t.Fatal(err)
+	}
+	b.configure(append([]string{
+		fmt.Sprintf("cache = %q", cacheDir),
+		`image = "busybox"`, `memory = "192M"`, `disk = "64M"`, `vcpus = 1`,
+	}, conf...)...)
+	t.Cleanup(b.close)
+	return b
+}
+
+// configure writes the configuration for the daemons to come; a later line
+// takes the place of an earlier one with the same key.
+func (b *bed) configure(lines ...string) {
+	b.t.Helper()
+	byKey := make(map[string]string)
+	for _, l := range lines {
+		key, _, _ := strings.Cut(l, " = ")
+		byKey[key] = l
+	}
+	text := strings.Join(slices.Sorted(maps.Values(byKey)), "\n") + "\n"
+	if err := os.WriteFile(b.paths.Config, []byte(text), 0o600); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+func (b *bed) close() {
+	if b.t.Failed() {
+		if log, err := os.ReadFile(b.paths.DaemonLog()); err == nil {
+			b.t.Logf("daemon's log:\n%s", lastBytes(log, 8<<10))
+		}
+	}
+	b.failpoints = ""
+	var list struct {
+		VMs []struct{ Name string } `json:"vms"`
+	}
+	r := b.run("vm", "list", "--json")
+	if r.code != 0 {
+		b.t.Errorf("vm list at the end: %s", r.stderr)
+	}
+	if err := json.Unmarshal(r.stdout, &list); err == nil {
+		for _, v := range list.VMs {
+			if r := b.run("vm", "delete", v.Name); r.code != 0 {
+				b.t.Errorf("delete %s at the end: %s", v.Name, r.stderr)
+			}
+		}
+	}
+	if r := b.run("daemon", "stop"); r.code != 0 {
+		b.t.Errorf("daemon stop at the end: %s", r.stderr)
+	}
+	if left := b.inventory(); len(left) > 0 {
+		b.t.Errorf("left on the host: %s", strings.Join(left, "; "))
+	}
+	for _, pid := range b.processes() {
+		_ = syscall.Kill(pid, syscall.SIGKILL)
+	}
+	os.RemoveAll(b.paths.Run)
+	if err := os.RemoveAll(b.root); err != nil {
+		b.t.Error(err)
+	}
+}
+
+// inventory lists what there is on the host of this bed's machines and daemon:
+// processes, mounts, sockets and machines' directories.
+func (b *bed) inventory() []string {
+	var found []string
+	for _, pid := range b.processes() {
+		cmd, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		found = append(found, fmt.Sprintf("process %d %s", pid, strings.ReplaceAll(string(cmd), "\x00", " ")))
+	}
+	mounts, err := os.ReadFile("/proc/mounts")
+	if err != nil {
+		b.t.Error(err)
+	}
+	for line := range strings.Lines(string(mounts)) {
+		if strings.Contains(line, b.root) {
+			found = append(found, "mount "+line)
+		}
+	}
+	for _, dir := range []string{b.paths.Run, b.paths.VMs()} {
+		_ = filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+			if err == nil && path != b.paths.VMs() {
+				found = append(found, "file "+path)
+			}
+			return nil
+		})
+	}
+	return found
+}
+
+// processes lists the pids of everything whose command line names this bed.
+func (b *bed) processes() []int {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	var pids []int
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil || pid == os.Getpid() {
+			continue
+		}
+		cmd, err := os.ReadFile("/proc/" + e.Name() + "/cmdline")
+		if err == nil && (bytes.Contains(cmd, []byte(b.root)) || bytes.Contains(cmd, []byte(b.paths.Run))) {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+type result struct {
+	code           int
+	stdout, stderr []byte
+}
+
+// cmd returns a banger command on this bed.
+func (b *bed) cmd(args ...string) *exec.Cmd {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	b.t.Cleanup(cancel)
+	c := exec.CommandContext(ctx, filepath.Join(binDir, "banger"), args...)
+	c.Env = append(os.Environ(), "BANGER_ROOT="+b.root)
+	if b.failpoints != "" {
+		c.Env = append(c.Env, "BANGER_FAILPOINTS="+b.failpoints)
+	}
+	return c
+}
+
+// run runs banger to its end.
+func (b *bed) run(args ...string) result { return b.runIn("", args...) }
+
+func (b *bed) runIn(stdin string, args ...string) result {
+	c := b.cmd(args...)
+	var out, errs bytes.Buffer
+	c.Stdin, c.Stdout, c.Stderr = strings.NewReader(stdin), &out, &errs
+	err := c.Run()
+	var ee *exec.ExitError
+	if err != nil && !errors.As(err, &ee) {
+		b.t.Fatalf("banger %q: %v", args, err)
+	}
+	return result{c.ProcessState.ExitCode(), out.Bytes(), errs.Bytes()}
+}
+
+// must runs banger and fails the test unless it ends with 0.
+func (b *bed) must(args ...string) string {
+	b.t.Helper()
+	r := b.run(args...)
+	if r.code != 0 {
+		b.t.Fatalf("banger %q: exit %d\n%s%s", args, r.code, r.stdout, r.stderr)
+	}
+	return string(r.stdout)
+}
+
+// wants runs banger and checks code and, where they are not empty, parts of
+// its output and error output.
+func (b *bed) wants(code int, stdout, stderr string, args ...string) {
+	b.t.Helper()
+	r := b.run(args...)
+	if r.code != code || !strings.Contains(string(r.stdout), stdout) || !strings.Contains(string(r.stderr), stderr) {
+		b.t.Errorf("banger %q: exit %d\nstdout: %s\nstderr: %s\nwant exit %d with %q and %q", args, r.code, r.stdout, r.stderr, code, stdout, stderr)
+	}
+}
+
+// show returns vm show --json.
+func (b *bed) show(name string) map[string]any {
+	b.t.Helper()
+	var v map[string]any
+	if err := json.Unmarshal([]byte(b.must("vm", "show", "--json", name)), &v); err != nil {
+		b.t.Fatal(err)
+	}
+	return v
+}
+
+// vmmPID returns the process of a running machine.
+func (b *bed) vmmPID(name string) int {
+	b.t.Helper()
+	h, _ := b.show(name)["handles"].(map[string]any)
+	pid, ok := h["pid"].(float64)
+	if !ok {
+		b.t.Fatalf("machine %s has no pid: %v", name, h)
+	}
+	return int(pid)
+}
+
+// daemonPID returns the process of the daemon that runs, 0 for none.
+func (b *bed) daemonPID() int {
+	for _, pid := range b.processes() {
+		cmd, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		if err == nil && strings.HasSuffix(strings.SplitN(string(cmd), "\x00", 2)[0], "/bangerd") {
+			return pid
+		}
+	}
+	return 0
+}
+
+// killDaemon ends the daemon with SIGKILL and waits until it is gone.
+func (b *bed) killDaemon() {
+	b.t.Helper()
+	pid := b.daemonPID()
+	if pid == 0 {
+		b.t.Fatal("no daemon runs")
+	}
+	b.kill(pid)
+}
+
+func (b *bed) kill(pid int) {
+	b.t.Helper()
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		b.t.Fatal(err)
+	}
+	b.eventually("process is gone", 10*time.Second, func() bool { return !alive(pid) })
+}
+
+func alive(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	return err == nil && !bytes.Contains(stat, []byte(") Z "))
+}
+
+// eventually waits until ok, and fails the test after limit.
+func (b *bed) eventually(what string, limit time.Duration, ok func() bool) {
+	b.t.Helper()
+	deadline := time.After(limit)
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			b.t.Fatalf("not within %s: %s", limit, what)
+		}
+	}
+}
+
+func lastBytes(b []byte, n int) []byte { return b[max(0, len(b)-n):] }
+
+// vmDirs lists the directories of machines.
+func (b *bed) vmDirs() []string {
+	entries, err := os.ReadDir(b.paths.VMs())
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	slices.Sort(names)
+	return names
+}
