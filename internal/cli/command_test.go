@@ -86,8 +86,9 @@ func must(t *testing.T, err error) {
 
 // Streams are byte for byte, both ways at once.
 func TestStreams(t *testing.T) {
+	t.Parallel()
 	root := bed(t)
-	data := make([]byte, 16<<20)
+	data := make([]byte, 4<<20)
 	rand.Read(data)
 	c := program(root, "vm", "run", "--", "cat")
 	c.Stdin = bytes.NewReader(data)
@@ -99,6 +100,7 @@ func TestStreams(t *testing.T) {
 
 // A command that has what it wants from its input ends, whatever else comes.
 func TestInputThatNobodyReads(t *testing.T) {
+	t.Parallel()
 	root := bed(t)
 	r := start(t, root, "vm", "run", "-q", "--", "head", "-c", "3")
 	go func() {
@@ -113,6 +115,7 @@ func TestInputThatNobodyReads(t *testing.T) {
 }
 
 func TestInterrupt(t *testing.T) {
+	t.Parallel()
 	root := bed(t)
 	// One reaches the command, whose exit code is ours.
 	r := start(t, root, "vm", "run", "--", "sh", "-c", "trap 'echo caught; exit 7' INT; echo up; while :; do sleep 0.05; done")
@@ -139,6 +142,7 @@ func TestInterrupt(t *testing.T) {
 
 // Who reads our output and has had enough ends the command.
 func TestOutputIsClosed(t *testing.T) {
+	t.Parallel()
 	root := bed(t)
 	c := program(root, "vm", "run", "-q", "--", "yes")
 	pr, pw, err := os.Pipe()
@@ -161,6 +165,7 @@ func TestOutputIsClosed(t *testing.T) {
 // The daemon dies under a command: that it may have run is said, and the
 // machine is deleted by the next daemon, which is started.
 func TestDaemonDies(t *testing.T) {
+	t.Parallel()
 	root := bed(t)
 	r := start(t, root, "vm", "run", "--", "sh", "-c", "echo up; sleep 100")
 	r.wantLine("up")
@@ -185,6 +190,7 @@ func TestDaemonDies(t *testing.T) {
 
 // A client that is killed takes its machine with it.
 func TestClientDies(t *testing.T) {
+	t.Parallel()
 	root := bed(t)
 	r := start(t, root, "vm", "run", "--", "sh", "-c", "echo up; sleep 100")
 	r.wantLine("up")
@@ -228,6 +234,7 @@ func readUntil(t *testing.T, f *os.File, want string) string {
 }
 
 func TestTerminal(t *testing.T) {
+	t.Parallel()
 	root := bed(t)
 	must(t, program(root, "daemon", "start").Run())
 	f, c := onTerminal(t, root, "vm", "run", "--", "sh", "-c",
@@ -262,6 +269,7 @@ func TestTerminal(t *testing.T) {
 
 // Without a command there is a login shell.
 func TestShell(t *testing.T) {
+	t.Parallel()
 	root := bed(t)
 	f, c := onTerminal(t, root, "vm", "run")
 	_, err := f.Write([]byte("echo $((6*7)); exit 3\r"))
@@ -282,6 +290,7 @@ func TestShell(t *testing.T) {
 // The terminal is given back when the daemon dies, and where the command must
 // not have it it has none.
 func TestTerminalGivenBack(t *testing.T) {
+	t.Parallel()
 	root := bed(t)
 	f, c := onTerminal(t, root, "vm", "run", "--", "sh", "-c", "echo up; sleep 100")
 	before, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
@@ -308,6 +317,7 @@ func TestTerminalGivenBack(t *testing.T) {
 // A terminal shows what is being done, and none of it is left when output
 // comes.
 func TestTerminalProgress(t *testing.T) {
+	t.Parallel()
 	root := bed(t)
 	f, c := onTerminal(t, root, "vm", "run", "--timeout", "1500ms", "--no-tty", "--", "sh", "-c", "sleep 0.5; echo out")
 	got := readUntil(t, f, "out\r\n")
@@ -326,6 +336,7 @@ func TestTerminalProgress(t *testing.T) {
 // A bug once: a context's end did not reach the daemon while the command's
 // input was open.
 func TestTimeoutWithOpenInput(t *testing.T) {
+	t.Parallel()
 	root := bed(t)
 	must(t, program(root, "daemon", "start").Run())
 	r := start(t, root, "vm", "run", "--timeout", "1s", "--", "sleep", "100")
@@ -339,6 +350,7 @@ func TestTimeoutWithOpenInput(t *testing.T) {
 
 // What is not there to be written to is no success.
 func TestFullOutput(t *testing.T) {
+	t.Parallel()
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
 	must(t, err)
 	defer full.Close()

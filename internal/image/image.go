@@ -17,7 +17,7 @@ type Image struct {
 	Name          string // a DNS label
 	ID            string // names this version: hexadecimal digits
 	Root          string // absolute path of the raw ext4 file system; not stored
-	Source        string // "recipe"
+	Source        string // "recipe"; "damaged" (List alone): its record cannot be read
 	RecipeHash    string // hexadecimal SHA-256 of the recipe's text
 	SizeBytes     int64  // of Root, as the guest sees it
 	UsedBytes     int64  // of Root, on the host's disk

@@ -12,7 +12,7 @@ type Kernel struct {
 	Name           string // a DNS label, such as "debian-cloud"
 	Version        string // what uname -r gives in the guest
 	ID             string // names this version of it: hexadecimal digits
-	Source         string // "debian" or "import"
+	Source         string // "debian" or "import"; "damaged" (List alone): its record cannot be read
 	PackageVersion string // of the Debian package, or empty
 	SizeBytes      int64  // of all its files
 	CreatedAt      time.Time

@@ -78,7 +78,7 @@ func (l *Library) find(ctx context.Context, dir string, o origin) (*apt.Apt, apt
 		return nil, apt.Package{}, err
 	}
 	if _, err := hostcmd.Look("apt-get"); err != nil {
-		err := fmt.Errorf("Debian's archive is read with apt: %w", err)
+		err := fmt.Errorf("read Debian's archive with apt: %w", err)
 		return nil, apt.Package{}, errkind.WithHint(err, "banger kernel import --help")
 	}
 	sources, err := apt.Resolve(host, o.suite, o.components, l.o.Mirror)
