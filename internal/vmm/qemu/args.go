@@ -87,7 +87,9 @@ func (h host) kernelArgs() []string {
 	}
 	// Without these a guest measures its clocks against emulated timers. A
 	// noisy host spoils that, and about one boot in five hung.
-	args = append(args, "no_timer_check")
+	// And on a busy host the kernel's watchdog would later call a clock unstable
+	// that is the host's own.
+	args = append(args, "no_timer_check", "tsc=reliable")
 	if h.tscKHz != 0 {
 		args = append(args, fmt.Sprintf("tsc_early_khz=%d", h.tscKHz))
 	}
