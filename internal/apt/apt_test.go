@@ -149,6 +149,7 @@ func TestNetworkSettings(t *testing.T) {
 
 func FuzzSources(f *testing.F) {
 	f.Add("deb [a=b] http://x y z\n")
+	f.Add("deb file:/ x y\n") // once a source without a path
 	f.Add("Types: deb\nURIs: http://x file:/y\nSuites: z\nComponents: main\n")
 	f.Fuzz(func(t *testing.T, text string) {
 		for _, s := range append(parseList(text), parseDeb822(text)...) {

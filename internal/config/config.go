@@ -31,23 +31,22 @@ type Config struct {
 	LogCap  Size   `toml:"console_log_max"`
 	Grace   Dur    `toml:"stop_grace"`   // how long a guest has to power off
 	Boot    Dur    `toml:"boot_timeout"` // how long a guest has until its agent answers
-	UIDBase uint32 `toml:"uid_base"`     // first user id that a machine's VMM may run as …
-	UIDs    uint32 `toml:"uid_count"`    // … and how many there are
+	UIDBase uint32 `toml:"uid_base"`     // first user id that a machine's VMM may run as; 0: as the root's tag says
+	UIDs    uint32 `toml:"uid_count"`    // how many there are from there on
 }
 
 // Default returns the configuration that holds without a file.
 func Default() Config {
 	return Config{
-		Driver:  "auto",
-		Image:   "debian-bookworm",
-		Memory:  1 << 30,
-		Disk:    8 << 30,
-		RootFS:  16 << 30,
-		LogCap:  4 << 20,
-		Grace:   Dur(10 * time.Second),
-		Boot:    Dur(120 * time.Second),
-		UIDBase: 0x62670000, // "bg": beyond what useradd, subuid and systemd give out
-		UIDs:    1 << 16,
+		Driver: "auto",
+		Image:  "debian-bookworm",
+		Memory: 1 << 30,
+		Disk:   8 << 30,
+		RootFS: 16 << 30,
+		LogCap: 4 << 20,
+		Grace:  Dur(10 * time.Second),
+		Boot:   Dur(120 * time.Second),
+		UIDs:   1 << uidBits,
 	}
 }
 
@@ -97,8 +96,10 @@ func (c Config) check() error {
 		return fmt.Errorf("console_log_max = %q: it takes at least 64K", c.LogCap)
 	case c.Grace < 0 || c.Boot <= 0:
 		return errors.New("stop_grace and boot_timeout take positive durations")
-	case c.UIDBase < 1000 || c.UIDs < 1 || c.UIDBase+c.UIDs < c.UIDBase:
+	case c.UIDBase != 0 && c.UIDBase < 1000 || c.UIDs < 1 || c.UIDBase+c.UIDs < c.UIDBase:
 		return errors.New("uid_base must be at least 1000 and uid_count at least 1, and both must fit in 32 bits")
+	case c.UIDBase == 0 && c.UIDs > 1<<uidBits:
+		return fmt.Errorf("uid_count = %d: without uid_base it takes at most %d", c.UIDs, 1<<uidBits)
 	}
 	return nil
 }

@@ -22,7 +22,9 @@ func TestLoad(t *testing.T) {
 		{"vcpus = -1", "vcpus = -1"},
 		{"vcpus = [", ":1: "},
 		{"cache = \"here\"", "absolute path"},
-		{"uid_base = 0", "uid_base"},
+		{"uid_base = 5", "uid_base"},
+		{"uid_count = 100000", "uid_count"},
+		{"uid_base = 100000\nuid_count = 100000", ""},
 	}
 	for _, tt := range tests {
 		path := filepath.Join(t.TempDir(), "config.toml")
@@ -77,6 +79,9 @@ func TestPaths(t *testing.T) {
 	b, _ := NewPaths("/tmp/b")
 	if a.Tag == b.Tag || a.Run == b.Run || len(a.Tag) != 6 {
 		t.Errorf("two roots share a tag: %q %q", a.Tag, b.Tag)
+	}
+	if a.UIDBase(Default()) == b.UIDBase(Default()) || a.UIDBase(Config{UIDBase: 5000}) != 5000 {
+		t.Errorf("user ids of two roots: %d and %d", a.UIDBase(Default()), b.UIDBase(Default()))
 	}
 	long, _ := NewPaths("/" + strings.Repeat("x", 300))
 	if n := len(long.VM("01234567").AgentSock()); n > 107 {

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"path/filepath"
+	"strconv"
 )
 
 // Paths are the places of one daemon, told apart by its root. Every path of
@@ -51,6 +52,27 @@ func NewPaths(root string) (Paths, error) {
 func tag(root string) string {
 	sum := sha256.Sum256([]byte(root))
 	return hex.EncodeToString(sum[:3])
+}
+
+// The user ids of VMMs lie in what useradd, subuid and systemd leave alone
+// (systemd's UIDS-GIDS.md: 1879048192 and up), and two daemons' do not meet: a
+// process is told from its neighbours by its user among other things.
+const (
+	uidFirst = 0x70000000
+	uidBits  = 10 // of a machine within its daemon
+	tagBits  = 17 // of a daemon; up to 0x77ffffff, below the signed limit
+)
+
+// UIDBase is the first user id that a machine's VMM may run as.
+func (p Paths) UIDBase(c Config) uint32 {
+	if c.UIDBase != 0 {
+		return c.UIDBase
+	}
+	tag, err := strconv.ParseUint(p.Tag, 16, 24)
+	if err != nil {
+		panic("internal error: tag " + p.Tag)
+	}
+	return uidFirst + uint32(tag%(1<<tagBits))<<uidBits
 }
 
 // Database is the SQLite file.

@@ -110,7 +110,7 @@ func Open(ctx context.Context, o Options) (_ *Daemon, err error) {
 	}
 	if d.store, err = store.Open(o.Paths.Database(), store.Options{
 		Now:  time.Now,
-		UIDs: vm.UIDRange{Base: o.Config.UIDBase, Count: o.Config.UIDs},
+		UIDs: vm.UIDRange{Base: o.Paths.UIDBase(o.Config), Count: o.Config.UIDs},
 	}); err != nil {
 		return nil, err
 	}

@@ -50,18 +50,25 @@ func makePlaces(p config.Paths, o owner) error {
 	}{
 		{p.State, 0o711}, {p.VMs(), 0o711},
 		{p.Cache, 0o755}, {p.Images(), 0o755}, {p.Kernels(), 0o755},
-		{p.Run, 0o711}, {p.VMRuns(), 0o711}, {p.SocketDir(), 0o750},
+		{p.Run, 0o711}, {p.VMRuns(), 0o711},
 	} {
 		if err := makeDir(d.path, d.mode); err != nil {
 			return err
 		}
+	}
+	// May be the owner's already, from an earlier daemon.
+	if err := makeDirOf(p.SocketDir(), 0o750, o.uid); err != nil {
+		return err
 	}
 	return os.Lchown(p.SocketDir(), o.uid, o.gid)
 }
 
 // makeDir makes one directory of ours, or takes one that is there and nobody
 // else's.
-func makeDir(path string, mode os.FileMode) error {
+func makeDir(path string, mode os.FileMode) error { return makeDirOf(path, mode, os.Geteuid()) }
+
+// makeDirOf is makeDir for a directory that may be uid's, too.
+func makeDirOf(path string, mode os.FileMode, uid int) error {
 	if err := makeParents(filepath.Dir(path)); err != nil {
 		return err
 	}
@@ -73,7 +80,7 @@ func makeDir(path string, mode os.FileMode) error {
 		return err
 	}
 	st := fi.Sys().(*syscall.Stat_t)
-	if !fi.IsDir() || st.Uid != uint32(os.Geteuid()) && mode != 0o750 {
+	if !fi.IsDir() || int(st.Uid) != os.Geteuid() && int(st.Uid) != uid {
 		return errkind.New(errkind.Host, "%s is not a directory of root's", path)
 	}
 	return os.Chmod(path, mode)

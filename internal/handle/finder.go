@@ -28,8 +28,8 @@ type Finder struct {
 // [vmm.ErrNoProcess]. If there are several, it returns one: kill it and ask
 // again. Any other error says that the process table could not be read, so
 // nothing is known.
-func (f *Finder) Find(ctx context.Context, s vmm.Signature) (vmm.Process, error) {
-	p, _, err := f.FindHint(ctx, s, Handle{})
+func (f *Finder) Find(ctx context.Context, s vmm.Signature, h vmm.Hint) (vmm.Process, error) {
+	p, _, err := f.FindHint(ctx, s, Handle{PID: h.PID, StartTime: h.StartTime})
 	return p, err
 }
 

@@ -291,7 +291,7 @@ func TestKillNoChild(t *testing.T) {
 	if err := cmd.Wait(); err != nil {
 		t.Fatal(err)
 	}
-	p, err := new(Finder).Find(t.Context(), s)
+	p, err := new(Finder).Find(t.Context(), s, vmm.Hint{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -342,7 +342,7 @@ func TestWait(t *testing.T) {
 func TestFindEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := new(Finder).Find(ctx, signature(t)); !errors.Is(err, context.Canceled) {
+	if _, err := new(Finder).Find(ctx, signature(t), vmm.Hint{}); !errors.Is(err, context.Canceled) {
 		t.Errorf("Find gives %v", err)
 	}
 }
@@ -355,7 +355,7 @@ func TestFindConcurrently(t *testing.T) {
 	for range 8 {
 		wg.Go(func() {
 			for range 5 {
-				p, err := f.Find(t.Context(), s)
+				p, err := f.Find(t.Context(), s, vmm.Hint{})
 				if err != nil || p.PID() != cmd.Process.Pid {
 					t.Errorf("Find gives %v, %v", p, err)
 					return
@@ -379,7 +379,7 @@ func BenchmarkFind(b *testing.B) {
 		b.Run(bm.name, func(b *testing.B) {
 			s := vmm.Signature{Exe: "no-such-vmm", UID: bm.uid, Arg: "-qmp", Next: "unix:/nowhere"}
 			for b.Loop() {
-				if _, err := new(Finder).Find(b.Context(), s); !errors.Is(err, vmm.ErrNoProcess) {
+				if _, err := new(Finder).Find(b.Context(), s, vmm.Hint{}); !errors.Is(err, vmm.ErrNoProcess) {
 					b.Fatal(err)
 				}
 			}
@@ -396,7 +396,7 @@ func BenchmarkFind(b *testing.B) {
 		start(b, file, "live", s.Arg, s.Next)
 		var f Finder
 		for b.Loop() {
-			p, err := f.Find(b.Context(), s)
+			p, err := f.Find(b.Context(), s, vmm.Hint{})
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -3,7 +3,6 @@ package lifecycle
 import (
 	"context"
 	"fmt"
-	"strings"
 	"time"
 
 	"banger/internal/errkind"
@@ -26,7 +25,7 @@ func (m *Manager) Agent(ctx context.Context, id vm.ID) (guest.Agent, error) {
 		return nil, err
 	}
 	l := m.liveOf(id)
-	if v.State != vm.Running || l == nil {
+	if l == nil || !m.Alive(ctx, v) {
 		err := errkind.New(errkind.Conflict, "vm %q is not running (%s)", v.Name, describe(v))
 		if v.State == vm.Stopped || v.State == vm.Created {
 			err = errkind.WithHint(err, "banger vm start "+v.Name)
@@ -59,7 +58,7 @@ func describe(v vm.VM) string {
 func (m *Manager) agentOf(ctx context.Context, l *live) (guest.Agent, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(m.ctx, cancel)()
+	defer context.AfterFunc(l.ctx, cancel)()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.agent != nil {
@@ -71,7 +70,7 @@ func (m *Manager) agentOf(ctx context.Context, l *live) (guest.Agent, error) {
 			return l.agent, nil
 		}
 	}
-	e, err := m.endpoint(l)
+	e, err := m.endpoint(ctx, l)
 	if err != nil {
 		return nil, err
 	}
@@ -87,12 +86,20 @@ func (m *Manager) agentOf(ctx context.Context, l *live) (guest.Agent, error) {
 	return a, nil
 }
 
-// endpoint tells where the agent is. A VMM whose API does not answer can tell
-// nothing; its paths are known all the same.
-func (m *Manager) endpoint(l *live) (guest.Endpoint, error) {
+// endpoint asks the VMM where the agent is, and reconnects to a VMM that did
+// not answer before. Preconditions: l.mu is held.
+func (m *Manager) endpoint(ctx context.Context, l *live) (guest.Endpoint, error) {
 	if l.mach == nil {
-		return guest.Endpoint{}, errkind.WithHint(errkind.New(errkind.Internal, "the VMM of %q does not answer", l.v.Name),
-			"banger vm kill "+l.v.Name)
+		d, err := m.driver(l.v.Spec.Driver)
+		if err != nil {
+			return guest.Endpoint{}, err
+		}
+		ctx, cancel := context.WithTimeout(ctx, attachTime)
+		defer cancel()
+		if l.mach, err = d.Attach(ctx, m.ref(l.v)); err != nil {
+			l.mach = nil
+			return guest.Endpoint{}, errkind.WithHint(fmt.Errorf("the VMM of %q does not answer: %w", l.v.Name, err), "banger vm kill "+l.v.Name)
+		}
 	}
 	e := l.mach.Agent()
 	return guest.Endpoint{Kind: string(e.Kind), Path: e.Path, CID: e.CID, Port: e.Port, Token: l.v.Token}, nil
@@ -100,12 +107,8 @@ func (m *Manager) endpoint(l *live) (guest.Endpoint, error) {
 
 // bootError tells why a machine ended before its agent answered.
 func (m *Manager) bootError(l *live) error {
-	tail := m.consoleTail(l.v, consoleLines)
-	why := l.exit().Reason()
-	if strings.Contains(tail, "Kernel panic") {
-		why = "the guest's kernel panicked"
-	}
-	return hintLogs(fmt.Errorf("%s before it was ready%s", why, quoteConsole(tail)), l.v)
+	tail := quoteConsole(m.consoleTail(l.v, consoleLines))
+	return hintLogs(fmt.Errorf("%s before it was ready%s", l.exit().Reason(), tail), l.v)
 }
 
 // silentError tells that a machine runs but its agent did not answer.

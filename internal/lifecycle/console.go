@@ -12,6 +12,7 @@ import (
 	"time"
 	"unicode"
 
+	"banger/internal/errkind"
 	"banger/internal/vm"
 )
 
@@ -115,6 +116,9 @@ func tailOffset(f *os.File, n int) (int64, error) {
 	return start + int64(at) + 1, nil
 }
 
+// followEvery is how often a log that is followed is looked at.
+const followEvery = 100 * time.Millisecond
+
 // Logs writes the machine's console log to w: its last tail lines (0 or less:
 // all that is kept), and with follow what comes after, until ctx ends or the
 // machine is deleted.
@@ -145,8 +149,11 @@ func (m *Manager) Logs(ctx context.Context, v vm.VM, tail int, follow bool, w io
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		if _, err := m.d.Records.Get(ctx, v.ID); err != nil {
+		switch _, err := m.d.Records.Get(ctx, v.ID); {
+		case errkind.Of(err) == errkind.NotFound:
 			return nil // deleted
+		case err != nil:
+			return err
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"banger/internal/config"
 	"banger/internal/errkind"
@@ -19,6 +20,9 @@ import (
 // minFree is how much room the host's file system must have left for a machine
 // to be made on it, in bytes: enough for its boot to write what it writes.
 const minFree = 256 << 20
+
+// maxTries is how often what somebody else was quicker with is tried again.
+const maxTries = 20
 
 // Request is what a user asks for; zero means the configured default.
 type Request struct {
@@ -36,13 +40,9 @@ func (m *Manager) Create(ctx context.Context, r Request, p Progress) (vm.VM, err
 	if err != nil {
 		return vm.VM{}, err
 	}
-	img, kern, err := m.ensure(ctx, spec, p)
-	if err != nil {
-		return vm.VM{}, err
-	}
-	spec.ImageID, spec.Kernel = img.ID, kern.Name
 	v := vm.VM{Name: r.Name, Spec: spec, Ephemeral: r.Ephemeral, State: vm.Created, Token: newToken()}
-	if v, err = m.record(ctx, v); err != nil {
+	v, img, err := m.recordOn(ctx, v, p)
+	if err != nil {
 		return vm.VM{}, err
 	}
 	unlock, err := m.locks.Lock(ctx, v.ID)
@@ -50,6 +50,10 @@ func (m *Manager) Create(ctx context.Context, r Request, p Progress) (vm.VM, err
 		return vm.VM{}, errors.Join(err, m.d.Records.Delete(context.WithoutCancel(ctx), v.ID))
 	}
 	defer unlock()
+	// Its name is known since it was recorded: somebody may have been quicker.
+	if now, err := m.d.Records.Get(ctx, v.ID); err != nil || now.State != vm.Created {
+		return vm.VM{}, errors.Join(err, errkind.New(errkind.Conflict, "machine %q was taken up by another call while it was being made", v.Name))
+	}
 	m.log.Info("state", "vm", v.ID, "name", v.Name, "state", vm.Created)
 	var u undo.Stack
 	u.Push("record", func(ctx context.Context) error { return m.d.Records.Delete(ctx, v.ID) })
@@ -58,6 +62,32 @@ func (m *Manager) Create(ctx context.Context, r Request, p Progress) (vm.VM, err
 		return vm.VM{}, errors.Join(fmt.Errorf("disk: %w", err), u.Unwind(ctx))
 	}
 	return v, nil
+}
+
+// recordOn gets image and kernel and stores a new machine that stands on them,
+// so that nobody removes them in between.
+func (m *Manager) recordOn(ctx context.Context, v vm.VM, p Progress) (vm.VM, image.Image, error) {
+	for try := 0; ; try++ {
+		img, kern, err := m.ensure(ctx, v.Spec, p)
+		if err != nil {
+			return v, img, err
+		}
+		m.parts.RLock()
+		_, ierr := m.d.Images.Version(ctx, img.Name, img.ID)
+		_, kerr := m.d.Kernels.Get(ctx, kern.Name)
+		if err := errors.Join(ierr, kerr); err != nil {
+			m.parts.RUnlock()
+			if try == maxTries || ctx.Err() != nil {
+				return v, img, err
+			}
+			m.log.Warn("image or kernel went while a machine was being made; again", "err", err)
+			continue
+		}
+		v.Spec.ImageID, v.Spec.Kernel = img.ID, kern.Name
+		v, err = m.record(ctx, v)
+		m.parts.RUnlock()
+		return v, img, err
+	}
 }
 
 // record stores a new machine under an id, and a name if it has none, that
@@ -70,7 +100,7 @@ func (m *Manager) record(ctx context.Context, v vm.VM) (vm.VM, error) {
 			v.Name = vm.MadeUpName()
 		}
 		got, err := m.d.Records.Create(ctx, v)
-		if err == nil || !made || errkind.Of(err) != errkind.Conflict || try == 20 {
+		if err == nil || !made || errkind.Of(err) != errkind.Conflict || try == maxTries {
 			return got, err
 		}
 	}
@@ -83,9 +113,11 @@ func (m *Manager) complete(ctx context.Context, r Request) (vm.Spec, error) {
 		if err := vm.CheckName(r.Name); err != nil {
 			return s, err
 		}
-		if _, err := m.d.Records.Resolve(ctx, r.Name); err == nil {
+		// Told before an image is built for nothing; the store has the last
+		// word. A name may look like the beginning of another machine's id.
+		if v, err := m.d.Records.Resolve(ctx, r.Name); err == nil && v.Name == r.Name {
 			return s, errkind.WithHint(errkind.New(errkind.Conflict, "machine %q exists already", r.Name),
-				"banger vm exec "+r.Name+" -- true", "banger vm delete "+r.Name)
+				"banger vm show "+r.Name, "banger vm delete "+r.Name)
 		}
 	}
 	setDefault(&s.Image, c.Image)
@@ -154,6 +186,7 @@ func (m *Manager) driverNames() []string {
 	for n := range m.d.Drivers {
 		names = append(names, n)
 	}
+	slices.Sort(names)
 	return names
 }
 

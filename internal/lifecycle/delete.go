@@ -4,14 +4,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"banger/internal/vm"
 )
+
+// deleteTime bounds removing a machine's files and record.
+const deleteTime = 30 * time.Second
 
 // Delete takes a machine down without grace and removes it and its disks, for
 // good. It returns the machine as it was. It may be called again after a
 // failure, and for a machine that an earlier daemon left half deleted.
 func (m *Manager) Delete(ctx context.Context, id vm.ID) (vm.VM, error) {
+	m.interrupt(id)
 	v, unlock, err := m.begin(ctx, id, vm.Deleting, "")
 	if err != nil {
 		return v, err

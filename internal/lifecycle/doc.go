@@ -14,6 +14,7 @@
 // runs), and what is live (open connections, in memory only). [Manager.Alive]
 // is the one place that decides whether a machine runs.
 //
-// Lock order: a machine's lock (locks), then mu, then a live machine's own mu.
-// Nothing slow happens under mu. Guest I/O does not hold a machine's lock.
+// Lock order: parts, then a machine's lock (locks), then a live machine's own
+// mu, then mu. Nothing slow happens under mu, and nothing that takes a live
+// machine's mu. Guest I/O does not hold a machine's lock.
 package lifecycle

@@ -81,16 +81,22 @@ type Manager struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
+	// parts is held for reading from the look at an image and a kernel until
+	// the record names them, and for writing while one that no record names is
+	// removed.
+	parts sync.RWMutex
+
 	mu     sync.Mutex
-	live   map[vm.ID]*live // guarded by mu
-	closed bool            // guarded by mu
+	live   map[vm.ID]*live                   // guarded by mu
+	ops    map[vm.ID]context.CancelCauseFunc // of starts and stops under way; guarded by mu
+	closed bool                              // guarded by mu
 }
 
 // New returns a manager of no machines: [Manager.Recover] finds those that are
 // there.
 func New(d Deps) *Manager {
 	ctx, cancel := context.WithCancel(context.Background())
-	return &Manager{d: d, log: d.Log, ctx: ctx, cancel: cancel, live: make(map[vm.ID]*live)}
+	return &Manager{d: d, log: d.Log, ctx: ctx, cancel: cancel, live: make(map[vm.ID]*live), ops: make(map[vm.ID]context.CancelCauseFunc)}
 }
 
 // Close stops watching and drops every connection. Machines go on. It waits
@@ -108,15 +114,44 @@ func (m *Manager) Close() {
 	m.wg.Wait()
 }
 
-// background runs f until it returns; Close waits for it. It does nothing
-// after Close.
-func (m *Manager) background(f func()) {
+// background runs f until it returns; Close waits for it. After Close it does
+// nothing and returns false.
+func (m *Manager) background(f func()) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if !m.closed {
 		m.wg.Go(f)
 	}
+	return !m.closed
 }
+
+// interruptible returns a context for work on a machine whose lock is held,
+// which [Manager.interrupt] ends.
+func (m *Manager) interruptible(ctx context.Context, id vm.ID) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.ops[id] = cancel
+	return ctx, func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		delete(m.ops, id)
+		cancel(nil)
+	}
+}
+
+// interrupt ends the start or stop of a machine that is under way, so that
+// what must happen at once does not wait for it.
+func (m *Manager) interrupt(id vm.ID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if cancel := m.ops[id]; cancel != nil {
+		cancel(errInterrupted)
+	}
+}
+
+// errInterrupted is why a start or stop ended that was in the way.
+var errInterrupted = errkind.New(errkind.Conflict, "the machine was killed or deleted meanwhile")
 
 // begin locks the machine and records what is about to be tried.
 func (m *Manager) begin(ctx context.Context, id vm.ID, to vm.State, reason string) (v vm.VM, unlock func(), err error) {
@@ -161,10 +196,11 @@ func (m *Manager) find(ctx context.Context, v vm.VM) (vmm.Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	return m.d.Finder.Find(ctx, d.Signature(m.ref(v)))
+	h := m.d.Handles.Get(v.ID)
+	return m.d.Finder.Find(ctx, d.Signature(m.ref(v)), vmm.Hint{PID: h.PID, StartTime: h.StartTime})
 }
 
-// timeout is a context for work that must end whoever asked for it goes away.
+// detached is a context for work that must end whoever asked for it goes away.
 func (m *Manager) detached(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(ctx), d)
 }

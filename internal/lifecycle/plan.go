@@ -8,6 +8,7 @@ type fact struct {
 	running bool // its VMM process was found
 	reboot  bool // its handles are from an earlier boot of the host
 	left    bool // there is something that only a running machine has
+	foreign bool // its driver is not part of this build: nothing can be told
 }
 
 // An action is what recovery does with one machine.
@@ -20,7 +21,7 @@ const (
 	takeDown     action = "take down"      // remove what is left, record stopped
 	finishStop   action = "finish stop"    // ask, wait, kill
 	finishDelete action = "finish delete"  // also for an ephemeral machine without a call
-	leaveFaulty  action = "leave as it is" // its owner must say what to do
+	leaveAlone   action = "leave as it is" // its owner must say what to do
 )
 
 // A move is one action and why.
@@ -46,6 +47,8 @@ func decide(f fact) (action, string) {
 		lost = "the host was restarted"
 	}
 	switch {
+	case f.foreign:
+		return leaveAlone, "driver " + f.v.Spec.Driver + " is not part of this build"
 	case f.v.Ephemeral:
 		return finishDelete, "the call it was leased to died with the daemon"
 	case f.v.State.Up() && f.running:
@@ -61,7 +64,7 @@ func decide(f fact) (action, string) {
 	case f.v.State == vm.Deleting:
 		return finishDelete, "the daemon ended while it was being deleted"
 	case f.v.State == vm.Faulty:
-		return leaveFaulty, f.v.StateReason
+		return leaveAlone, f.v.StateReason
 	case f.running:
 		return takeDown, "a VMM ran that no record called for"
 	case f.left:

@@ -21,7 +21,7 @@ func TestPlan(t *testing.T) {
 		{state: vm.Stopping, running: finishStop, dead: finishStop},
 		{state: vm.Stopped, running: takeDown, dead: keep},
 		{state: vm.Deleting, running: finishDelete, dead: finishDelete},
-		{state: vm.Faulty, running: leaveFaulty, dead: leaveFaulty},
+		{state: vm.Faulty, running: leaveAlone, dead: leaveAlone},
 	}
 	for _, tt := range tests {
 		for _, running := range []bool{true, false} {
@@ -50,6 +50,13 @@ func TestPlanRemovesWhatIsLeft(t *testing.T) {
 		if got := plan([]fact{{v: vm.VM{State: s}, left: true}}); got[0].do != takeDown {
 			t.Errorf("%s with something left: %s, want %s", s, got[0].do, takeDown)
 		}
+	}
+}
+
+// A daemon of another build leaves alone what it does not know.
+func TestPlanLeavesAForeignDriverAlone(t *testing.T) {
+	if got := plan([]fact{{v: vm.VM{State: vm.Running, Ephemeral: true}, foreign: true}}); got[0].do != leaveAlone {
+		t.Errorf("do %s, want %s", got[0].do, leaveAlone)
 	}
 }
 

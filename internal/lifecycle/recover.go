@@ -41,12 +41,16 @@ func (m *Manager) Recover(ctx context.Context, limit time.Duration) error {
 		if err != nil {
 			return err
 		}
-		m.background(func() {
+		began := m.background(func() {
 			defer func() { unlock(); done <- struct{}{} }()
 			if err := m.carryOut(m.ctx, mv); err != nil && m.ctx.Err() == nil {
 				m.log.Error("recover", "vm", mv.v.ID, "do", mv.do, "err", err)
 			}
 		})
+		if !began {
+			unlock()
+			return errStopping
+		}
 	}
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
@@ -71,6 +75,10 @@ func (m *Manager) lookAt(ctx context.Context, v vm.VM) (fact, error) {
 		m.log.Warn("handles cannot be used; looking for what they named", "vm", v.ID, "why", why)
 		f.reboot = h.OtherBoot
 	}
+	if _, err := m.driver(v.Spec.Driver); err != nil {
+		f.foreign = true
+		return f, nil
+	}
 	f.left = exists(m.paths(v).Run) || exists(m.paths(v).Handles())
 	p, err := m.find(ctx, v)
 	switch {
@@ -93,11 +101,11 @@ func (m *Manager) carryOut(ctx context.Context, mv move) error {
 	v := mv.v
 	switch mv.do {
 	case adopt:
-		if err := m.readopt(ctx, v); err != nil {
-			m.log.Warn("adopt", "vm", v.ID, "err", err)
-			return m.found(ctx, v, "the VMM could not be taken up again")
+		err := m.readopt(ctx, v)
+		if errors.Is(err, vmm.ErrNoProcess) {
+			return m.found(ctx, v, "the VMM ended while the daemon started")
 		}
-		return nil
+		return err // it runs: never taken down for an error of ours
 	case awaitGuest:
 		return m.goOn(ctx, v, mv.why)
 	case takeDown:
@@ -150,7 +158,11 @@ func (m *Manager) readopt(ctx context.Context, v vm.VM) error {
 		m.log.Warn("attach", "vm", v.ID, "err", err)
 		mach = nil
 	}
-	return m.adopt(ctx, v, d, mach)
+	noted, err := m.adopt(ctx, v, d, mach)
+	if noted != nil {
+		m.log.Warn("handles could not be written", "vm", v.ID, "err", noted)
+	}
+	return err
 }
 
 // goOn waits for a guest that an earlier daemon was starting.

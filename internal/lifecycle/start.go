@@ -25,11 +25,16 @@ func (m *Manager) Start(ctx context.Context, id vm.ID, p Progress) (vm.VM, error
 		return v, err
 	}
 	defer unlock()
+	ctx, done := m.interruptible(ctx, id)
+	defer done()
 
 	var u undo.Stack
 	for _, s := range m.steps(v, b) {
 		u.Push(s.name, s.undo)
 		if err := try(ctx, s); err != nil {
+			if context.Cause(ctx) == errInterrupted {
+				err = errInterrupted
+			}
 			if m.ctx.Err() != nil {
 				return v, errStopping // as after a crash: the next daemon goes on
 			}
@@ -37,7 +42,7 @@ func (m *Manager) Start(ctx context.Context, id vm.ID, p Progress) (vm.VM, error
 		}
 	}
 	var none string
-	up, err := m.d.Records.Change(ctx, id, vm.Change{To: vm.Running, Started: true, LastError: &none})
+	up, err := m.d.Records.Change(context.WithoutCancel(ctx), id, vm.Change{To: vm.Running, Started: true, LastError: &none})
 	if err != nil {
 		return m.takeDown(ctx, v, &u, "", err)
 	}

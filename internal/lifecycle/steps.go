@@ -116,40 +116,36 @@ func (m *Manager) launch(v vm.VM, b *boot) func(context.Context) error {
 		if err != nil {
 			return err
 		}
-		return m.adopt(ctx, v, d, mach)
+		noted, err := m.adopt(ctx, v, d, mach)
+		if errors.Is(err, vmm.ErrNoProcess) {
+			return errors.New("the VMM ended at once")
+		}
+		return errors.Join(err, noted)
 	}
 }
 
 // adopt takes up the machine whose VMM is mach (nil: its API did not answer):
-// it finds its process, writes down how to find it again, and watches it.
-func (m *Manager) adopt(ctx context.Context, v vm.VM, d Driver, mach vmm.Machine) error {
+// it finds its process, watches it, and writes down how to find it again. That
+// writing failed (noted) is told apart: without the file the machine is found
+// all the same.
+func (m *Manager) adopt(ctx context.Context, v vm.VM, d Driver, mach vmm.Machine) (noted, err error) {
 	p, err := m.find(ctx, v)
 	if err != nil {
 		if mach != nil {
 			mach.Close()
 		}
-		if errors.Is(err, vmm.ErrNoProcess) {
-			return errors.New("the VMM ended at once")
-		}
-		return err
+		return nil, err
 	}
+	pid, started := p.PID(), p.StartTime()
+	m.watch(v, p, mach)
 	version, err := d.Version(ctx)
 	if err != nil {
 		m.log.Warn("version of the VMM", "vm", v.ID, "err", err)
 	}
-	err = m.d.Handles.Update(v.ID, func(h *handle.Handle) {
-		h.PID, h.StartTime = p.PID(), p.StartTime()
+	return m.d.Handles.Update(v.ID, func(h *handle.Handle) {
+		h.PID, h.StartTime = pid, started
 		h.Driver, h.DriverVersion = d.Name(), version
-	})
-	if err != nil {
-		p.Close()
-		if mach != nil {
-			mach.Close()
-		}
-		return err
-	}
-	m.watch(v, p, mach)
-	return nil
+	}), nil
 }
 
 // kill ends the machine's VMM, whoever started it and whenever.
@@ -160,20 +156,30 @@ func (m *Manager) kill(v vm.VM) func(context.Context) error {
 			return err
 		}
 		m.forget(v.ID)
+		if err := m.killAll(ctx, v); err != nil {
+			return err
+		}
+		return errors.Join(d.CleanUp(ctx, m.ref(v)), os.RemoveAll(m.paths(v).Run))
+	}
+}
+
+// killAll kills every process that is this machine's VMM; more than one there
+// is only if a VMM did what it should not.
+func (m *Manager) killAll(ctx context.Context, v vm.VM) error {
+	for {
 		p, err := m.find(ctx, v)
-		switch {
-		case err == nil:
-			defer p.Close()
-			if err := p.Kill(ctx); err != nil {
-				return fmt.Errorf("kill process %d: %w", p.PID(), err)
-			}
-		case !errors.Is(err, vmm.ErrNoProcess):
+		if errors.Is(err, vmm.ErrNoProcess) {
+			return nil
+		}
+		if err != nil {
 			return err
 		}
-		if err := d.CleanUp(ctx, m.ref(v)); err != nil {
-			return err
+		err = p.Kill(ctx)
+		pid := p.PID()
+		p.Close()
+		if err != nil {
+			return fmt.Errorf("kill process %d: %w", pid, err)
 		}
-		return os.RemoveAll(m.paths(v).Run)
 	}
 }
 
@@ -181,7 +187,7 @@ func (m *Manager) awaitGuest(v vm.VM) func(context.Context) error {
 	return func(ctx context.Context) error { return m.firstContact(ctx, v) }
 }
 
-// ownedDir makes a directory that only uid may use, or makes it so.
+// ownedDir makes a directory that only uid may use, or gives it one of ours.
 func ownedDir(dir string, uid uint32) error {
 	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return err

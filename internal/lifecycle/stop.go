@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"banger/internal/errkind"
 	"banger/internal/guest"
 	"banger/internal/guest/wire"
 	"banger/internal/vm"
@@ -39,7 +40,16 @@ func (m *Manager) stop(ctx context.Context, id vm.ID, grace time.Duration, reaso
 	if v.State == vm.Stopped || v.State == vm.Created {
 		return v, nil
 	}
+	if grace == 0 {
+		m.interrupt(id)
+	}
 	v, unlock, err := m.begin(ctx, id, vm.Stopping, reason)
+	if errkind.Of(err) == errkind.Conflict {
+		// What was interrupted may have stopped it.
+		if now, gerr := m.d.Records.Get(ctx, id); gerr == nil && now.State == vm.Stopped {
+			return now, nil
+		}
+	}
 	if err != nil {
 		return v, err
 	}
@@ -55,6 +65,8 @@ func (m *Manager) stop(ctx context.Context, id vm.ID, grace time.Duration, reaso
 func (m *Manager) powerOff(ctx context.Context, v vm.VM, grace time.Duration) {
 	ctx, cancel := m.detached(ctx, grace)
 	defer cancel()
+	ctx, done := m.interruptible(ctx, v.ID)
+	defer done()
 	l := m.liveOf(v.ID)
 	if l == nil {
 		return

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"os"
-	"time"
 
 	"banger/internal/config"
 	"banger/internal/errkind"
@@ -54,6 +53,8 @@ func (m *Manager) DeleteKernel(ctx context.Context, name string) error {
 }
 
 func (m *Manager) unused(ctx context.Context, noun, name string, uses func(vm.VM) bool, remove func(context.Context, string) error) error {
+	m.parts.Lock()
+	defer m.parts.Unlock()
 	vms, err := m.d.Records.List(ctx)
 	if err != nil {
 		return err
@@ -68,17 +69,21 @@ func (m *Manager) unused(ctx context.Context, noun, name string, uses func(vm.VM
 }
 
 // PruneImages removes the versions of images that are neither current nor
-// stood on by a machine.
-func (m *Manager) PruneImages(ctx context.Context) error {
+// stood on by a machine. That it could not is logged: the next time may.
+func (m *Manager) PruneImages(ctx context.Context) {
+	m.parts.Lock()
+	defer m.parts.Unlock()
 	vms, err := m.d.Records.List(ctx)
+	if err == nil {
+		keep := make(map[string]bool)
+		for _, v := range vms {
+			keep[v.Spec.ImageID] = true
+		}
+		err = m.d.Images.Prune(ctx, keep)
+	}
 	if err != nil {
-		return err
+		m.log.Warn("remove versions of images that nobody stands on", "err", err)
 	}
-	keep := make(map[string]bool)
-	for _, v := range vms {
-		keep[v.Spec.ImageID] = true
-	}
-	return m.d.Images.Prune(ctx, keep)
 }
 
 // TrimLogs cuts the console logs of running machines to their limit. The
@@ -96,6 +101,3 @@ func (m *Manager) TrimLogs() {
 		}
 	}
 }
-
-// followEvery is how often a log that is followed is looked at.
-const followEvery = 100 * time.Millisecond

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"banger/internal/errkind"
 	"banger/internal/guest"
 	"banger/internal/vm"
 	"banger/internal/vmm"
@@ -15,27 +16,30 @@ import (
 // gone: it is in a socket's buffer already.
 const lastWords = time.Second
 
-// deleteTime bounds removing a machine's files and record.
-const deleteTime = 30 * time.Second
+// recordAgain is how long to wait before the end of a machine is recorded
+// again, after the store failed: the disk may be full.
+const recordAgain = time.Second
 
 // A live is what is true of a running machine in this life of the daemon.
 type live struct {
-	v    vm.VM         // as it was when it was taken up
-	proc vmm.Process   // non-nil
-	mach vmm.Machine   // nil if the VMM's API did not answer
-	gone chan struct{} // closed when the process has ended
+	v    vm.VM           // as it was when it was taken up
+	gone chan struct{}   // closed when the process has ended
+	ctx  context.Context // ends with the process, and when it is taken down
+	end  context.CancelFunc
 
 	mu    sync.Mutex  // held while dialling
+	mach  vmm.Machine // nil until the VMM's API has answered; guarded by mu
 	agent guest.Agent // nil until dialled; guarded by mu
 }
 
 // close drops the connections. The process goes on.
 func (l *live) close() {
+	l.end() // whoever dials gives up, and with it mu
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if l.mach != nil {
 		l.mach.Close()
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	if l.agent != nil {
 		l.agent.Close()
 	}
@@ -43,14 +47,17 @@ func (l *live) close() {
 
 // exit is why the machine's VMM ended, as far as it said.
 func (l *live) exit() vmm.Exit {
-	if l.mach == nil {
+	l.mu.Lock()
+	mach := l.mach
+	l.mu.Unlock()
+	if mach == nil {
 		return vmm.ExitUnknown
 	}
 	select {
-	case <-l.mach.Done():
+	case <-mach.Done():
 	case <-time.After(lastWords):
 	}
-	return l.mach.Exit()
+	return mach.Exit()
 }
 
 func (m *Manager) liveOf(id vm.ID) *live {
@@ -62,7 +69,8 @@ func (m *Manager) liveOf(id vm.ID) *live {
 // watch takes up a machine: when its process ends by itself, that is recorded.
 // It takes over p and mach.
 func (m *Manager) watch(v vm.VM, p vmm.Process, mach vmm.Machine) {
-	l := &live{v: v, proc: p, mach: mach, gone: make(chan struct{})}
+	l := &live{v: v, mach: mach, gone: make(chan struct{})}
+	l.ctx, l.end = context.WithCancel(m.ctx)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.closed {
@@ -80,6 +88,7 @@ func (m *Manager) watch(v vm.VM, p vmm.Process, mach vmm.Machine) {
 			return
 		}
 		close(l.gone)
+		l.end()
 		m.ended(l)
 	})
 }
@@ -109,13 +118,27 @@ func (m *Manager) ended(l *live) {
 		return // taken down by us while we waited for the lock
 	}
 	reason := exit.Reason()
-	v, err := m.d.Records.Change(m.ctx, l.v.ID, vm.Change{To: vm.Stopping, Reason: reason})
+	v, err := m.recordEnd(l.v.ID, reason)
 	if err != nil {
-		m.log.Error("record the end of a machine", "vm", l.v.ID, "err", err)
-		return
+		return // the daemon ends, or the machine is no more
 	}
 	if _, err := m.takeDown(m.ctx, v, m.undoAll(v), reason, nil); err != nil {
 		m.log.Error("take down a machine that ended", "vm", l.v.ID, "err", err)
+	}
+}
+
+// recordEnd records that a machine has ended, as often as it takes.
+func (m *Manager) recordEnd(id vm.ID, reason string) (vm.VM, error) {
+	for {
+		v, err := m.d.Records.Change(m.ctx, id, vm.Change{To: vm.Stopping, Reason: reason})
+		if k := errkind.Of(err); err == nil || m.ctx.Err() != nil || k == errkind.NotFound || k == errkind.Conflict {
+			return v, err
+		}
+		m.log.Error("record the end of a machine", "vm", id, "err", err)
+		select {
+		case <-time.After(recordAgain):
+		case <-m.ctx.Done():
+		}
 	}
 }
 

@@ -5,8 +5,17 @@ import "context"
 // A Finder finds VMM processes. It may be used concurrently.
 type Finder interface {
 	// Find returns the process with a signature, whoever started it, or an
-	// error that is [ErrNoProcess]. A zombie is no process.
-	Find(ctx context.Context, s Signature) (Process, error)
+	// error that is [ErrNoProcess]. A zombie is no process. The process table
+	// goes before the hint, but a process that the hint names for certain, and
+	// that only lost its signature, is found all the same. If there are
+	// several, one is returned: kill it and ask again.
+	Find(ctx context.Context, s Signature, h Hint) (Process, error)
+}
+
+// A Hint is where a process was last seen. The zero value is none.
+type Hint struct {
+	PID       int
+	StartTime uint64 // as [Process.StartTime]; 0: not known
 }
 
 // A Process is one VMM process, held by a descriptor: what is done to it is

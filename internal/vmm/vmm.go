@@ -87,8 +87,8 @@ type Disk struct {
 	ReadOnly bool
 }
 
-// Signature tells one machine's VMM process from every other process. Find it
-// with handle.Find.
+// Signature tells one machine's VMM process from every other process; a
+// [Finder] finds it.
 type Signature struct {
 	Exe  string // base name of the executable
 	UID  uint32 // user it runs as

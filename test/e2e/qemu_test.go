@@ -18,7 +18,7 @@ func TestQEMUConforms(t *testing.T) {
 	current := filepath.Join(cacheDir, "kernels/debian-cloud/current")
 	busybox, err := exec.LookPath("busybox")
 	must(t, err)
-	g := vmmtest.Guest{Kernel: filepath.Join(current, "vmlinux"), Busybox: busybox, UID: 0x62670000 + 60000}
+	g := vmmtest.Guest{Kernel: filepath.Join(current, "vmlinux"), Busybox: busybox, UID: 0x6fffff00}
 	for _, m := range []string{"virtio_ring", "virtio", "virtio_mmio", "virtio_blk"} {
 		g.Modules = append(g.Modules, filepath.Join(current, "boot", m+".ko"))
 	}

@@ -27,9 +27,7 @@ func (s *Server) BuildImage(ctx context.Context, req *connect.Request[api.BuildI
 	if err != nil {
 		return err
 	}
-	if err := s.m.PruneImages(ctx); err != nil {
-		return err
-	}
+	s.m.PruneImages(ctx)
 	r.stop()
 	return stream.Send(&api.BuildImageResponse{Msg: &api.BuildImageResponse_Image{Image: toImage(i, false)}})
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -24,6 +25,8 @@ import (
 type Dialer struct {
 	Host *vmmtest.Host
 	Fail func(op string) error // asked before and after each operation; may be nil
+	// Silent agents are waited for until the context ends; may be nil.
+	Silent *atomic.Bool
 }
 
 var _ guest.Dialer = Dialer{}
@@ -33,6 +36,10 @@ var _ guest.Dialer = Dialer{}
 func (d Dialer) Dial(ctx context.Context, e guest.Endpoint) (guest.Agent, error) {
 	if err := d.fail("before guest"); err != nil {
 		return nil, err
+	}
+	if d.Silent != nil && d.Silent.Load() {
+		<-ctx.Done()
+		return nil, context.Cause(ctx)
 	}
 	s, err := d.find(ctx, e.Path)
 	if err != nil {
@@ -82,7 +89,7 @@ func (d Dialer) find(ctx context.Context, sock string) (vmm.Spec, error) {
 
 // serve answers on c until the machine's VMM is gone.
 func (d Dialer) serve(s vmm.Spec, token string, c net.Conn) error {
-	p, err := d.Host.Finder().Find(context.Background(), d.Host.Driver().Signature(s))
+	p, err := d.Host.Finder().Find(context.Background(), d.Host.Driver().Signature(s), vmm.Hint{PID: d.Host.PID(s.ID)})
 	if err != nil {
 		return err
 	}

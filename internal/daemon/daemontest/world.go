@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"banger/internal/config"
@@ -20,7 +21,8 @@ type World struct {
 	Images  *Images
 	Kernels *Kernels
 	Host    Host
-	Dir     string // of what stands for images and kernels
+	Dir     string      // of what stands for images and kernels
+	Silent  atomic.Bool // guests' agents do not answer
 
 	mu   sync.Mutex
 	fail func(op string) error // guarded by mu
@@ -73,7 +75,7 @@ func (w *World) Mechanisms(config.Paths, config.Config, *slog.Logger) (daemon.Me
 		Images:        w.Images,
 		Kernels:       w.Kernels,
 		Boot:          Boot{Fail: w.ask},
-		Dialer:        Dialer{Host: w.VMM, Fail: w.ask},
+		Dialer:        Dialer{Host: w.VMM, Fail: w.ask, Silent: &w.Silent},
 		Host:          w.Host,
 	}, nil
 }

@@ -85,6 +85,28 @@ func (h *Host) SetStatus(id string, s vmm.Status) bool {
 	return p != nil
 }
 
+// PID returns the process of a running machine, 0 if it does not run.
+func (h *Host) PID(id string) int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if p := h.byID(id); p != nil {
+		return p.pid
+	}
+	return 0
+}
+
+// Hide makes a VMM overwrite its command line, as one that was broken out of
+// may: only a hint finds it. It reports whether the machine runs.
+func (h *Host) Hide(id string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	p := h.byID(id)
+	if p != nil {
+		p.hidden = true
+	}
+	return p != nil
+}
+
 // Processes returns the IDs of the machines whose VMM runs, sorted.
 func (h *Host) Processes() []string {
 	h.mu.Lock()
@@ -165,6 +187,7 @@ type process struct {
 	gone   chan struct{} // closed when it has ended
 	exit   vmm.Exit      // settled before gone is closed
 	status vmm.Status    // guarded by Host.mu
+	hidden bool          // its command line is overwritten; guarded by Host.mu
 }
 
 type driver struct{ h *Host }

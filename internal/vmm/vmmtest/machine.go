@@ -74,14 +74,14 @@ func (m *machine) Close() error {
 // finder is a pretend process table.
 type finder struct{ h *Host }
 
-func (f finder) Find(ctx context.Context, s vmm.Signature) (p vmm.Process, err error) {
+func (f finder) Find(ctx context.Context, s vmm.Signature, h vmm.Hint) (p vmm.Process, err error) {
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
 	err = f.h.around("find", func() error {
 		f.h.mu.Lock()
 		defer f.h.mu.Unlock()
-		if q := f.h.running[s.Next]; q != nil && s == driver(f).Signature(q.spec) {
+		if q := f.h.running[s.Next]; q != nil && s == driver(f).Signature(q.spec) && (!q.hidden || h.PID == q.pid) {
 			p = held{f.h, q}
 			return nil
 		}

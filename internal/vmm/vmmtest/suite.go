@@ -92,7 +92,7 @@ func closeMachine(t *testing.T, m vmm.Machine) {
 // find returns the pid of the machine's process, 0 if there is none.
 func (b *bench) find(t *testing.T, s vmm.Spec) int {
 	t.Helper()
-	p, err := b.Finder.Find(context.WithoutCancel(t.Context()), b.Driver.Signature(s))
+	p, err := b.Finder.Find(context.WithoutCancel(t.Context()), b.Driver.Signature(s), vmm.Hint{})
 	if errors.Is(err, vmm.ErrNoProcess) {
 		return 0
 	}
@@ -108,7 +108,7 @@ func (b *bench) kill(t *testing.T, s vmm.Spec) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), limit)
 	defer cancel()
-	p, err := b.Finder.Find(ctx, b.Driver.Signature(s))
+	p, err := b.Finder.Find(ctx, b.Driver.Signature(s), vmm.Hint{})
 	if errors.Is(err, vmm.ErrNoProcess) {
 		return
 	}
@@ -150,7 +150,7 @@ func (b *bench) wantGone(t *testing.T, s vmm.Spec) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
-	p, err := b.Finder.Find(ctx, b.Driver.Signature(s))
+	p, err := b.Finder.Find(ctx, b.Driver.Signature(s), vmm.Hint{})
 	if errors.Is(err, vmm.ErrNoProcess) {
 		return
 	}
