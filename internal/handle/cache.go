@@ -14,6 +14,7 @@ import (
 
 	"banger/internal/atomicfile"
 	"banger/internal/keylock"
+	"banger/internal/plainfile"
 	"banger/internal/vm"
 )
 
@@ -142,16 +143,11 @@ func (c *Cache) read(id vm.ID) (Handle, error) {
 	return h, nil
 }
 
-// readOwn reads a file of at most maxFile bytes that is ours. It follows no
-// link and never waits: a FIFO may have been planted.
+// readOwn reads a file of at most maxFile bytes that is ours; its directory
+// need not be.
 func readOwn(path string) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
-	switch {
-	case errors.Is(err, unix.ELOOP):
-		return nil, errors.New("it is a symbolic link")
-	case errors.Is(err, fs.ErrNotExist):
-		return nil, fs.ErrNotExist
-	case err != nil:
+	f, err := plainfile.Open(path, os.O_RDONLY, 0)
+	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
@@ -159,10 +155,7 @@ func readOwn(path string) ([]byte, error) {
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
 		return nil, err
 	}
-	switch {
-	case st.Mode&unix.S_IFMT != unix.S_IFREG:
-		return nil, errors.New("it is no regular file")
-	case int(st.Uid) != os.Geteuid():
+	if int(st.Uid) != os.Geteuid() {
 		return nil, fmt.Errorf("it belongs to user %d", st.Uid)
 	}
 	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))

@@ -2,6 +2,7 @@ package handle
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -168,6 +169,9 @@ func TestLoadWhatCannotBeUsed(t *testing.T) {
 		{"long name", write(with(func(h *Handle) { h.TapDevice = strings.Repeat("a", maxText+1) })), "no name"},
 		{"another boot", write(with(func(h *Handle) { h.BootID = "x" })), "another boot"},
 		{"symlink", func(path string) error { return os.Symlink("/proc/self/environ", path) }, "symbolic link"},
+		{"hard link", func(path string) error {
+			return errors.Join(os.WriteFile(path+".other", whole, 0o600), os.Link(path+".other", path))
+		}, "2 names"},
 		{"directory", func(path string) error { return os.Mkdir(path, 0o700) }, "no regular file"},
 		{"fifo", func(path string) error { return unix.Mkfifo(path, 0o600) }, "no regular file"},
 		{"device", func(path string) error { return unix.Mknod(path, unix.S_IFCHR|0o600, 1<<8|5) }, "no regular file"},

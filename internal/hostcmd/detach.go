@@ -17,6 +17,10 @@ type Detached struct {
 	Dir  string   // its working directory
 	Env  []string // nil: as by [Env]
 	Log  string   // its output and errors are appended here; made if it is not there
+	// LogFile, if not nil, is used instead of Log: for a log in a directory
+	// of somebody who is not trusted, where the name may lead elsewhere by
+	// now. It is open for appending, and stays the caller's to close.
+	LogFile *os.File
 	// UID and GID it runs as, with no supplementary groups but Groups.
 	// Nil: the caller's.
 	Credential *Credential
@@ -38,11 +42,14 @@ func (d Detached) Start() (*os.Process, error) {
 		return nil, err
 	}
 	defer null.Close()
-	log, err := os.OpenFile(d.Log, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
-	if err != nil {
-		return nil, err
+	log := d.LogFile
+	if log == nil {
+		log, err = os.OpenFile(d.Log, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+		if err != nil {
+			return nil, err
+		}
+		defer log.Close()
 	}
-	defer log.Close()
 	attr := &os.ProcAttr{
 		Dir:   d.Dir,
 		Env:   d.Env,

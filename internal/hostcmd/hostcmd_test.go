@@ -79,3 +79,37 @@ func TestDetached(t *testing.T) {
 		t.Errorf("detached process said %q, %v", out, err)
 	}
 }
+
+// A log that is handed over open is written to, whatever stands at a name.
+func TestDetachedLogFile(t *testing.T) {
+	dir := t.TempDir()
+	log, err := os.OpenFile(filepath.Join(dir, "log"), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	moved := filepath.Join(dir, "moved")
+	if err := os.Rename(log.Name(), moved); err != nil {
+		t.Fatal(err)
+	}
+	p, err := Detached{
+		Argv: []string{"/bin/sh", "-c", "echo out; echo err >&2"},
+		Dir:  dir, Log: filepath.Join(dir, "other"), LogFile: log,
+	}.Start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := log.WriteString("still open\n"); err != nil {
+		t.Error(err)
+	}
+	out, err := os.ReadFile(moved)
+	if err != nil || string(out) != "out\nerr\nstill open\n" {
+		t.Errorf("the log holds %q, %v", out, err)
+	}
+	if es, err := os.ReadDir(dir); err != nil || len(es) != 1 {
+		t.Errorf("a log was opened by name: %v (%v)", es, err)
+	}
+}

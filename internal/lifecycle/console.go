@@ -8,31 +8,23 @@ import (
 	"io"
 	"os"
 	"strings"
-	"syscall"
 	"time"
 	"unicode"
 
 	"banger/internal/errkind"
+	"banger/internal/plainfile"
 	"banger/internal/vm"
 )
 
 // The console's log belongs to the VMM's unprivileged user, as does the
-// directory it is in: what stands at its path may be anything. It is opened
-// without following a link, never blocks, and is read only if it is a regular
-// file. What a guest wrote to it is bytes; an error message shows them without
-// control characters.
+// directory it is in: what stands at its path may be anything. It is opened by
+// [plainfile.Open] alone, which takes no link, no FIFO, and no file that has
+// another name as well. What a guest wrote to it is bytes; an error message
+// shows them without control characters.
 
 // openConsole opens a console's log for reading and writing.
 func openConsole(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	if fi, err := f.Stat(); err != nil || !fi.Mode().IsRegular() {
-		f.Close()
-		return nil, errors.Join(err, fmt.Errorf("%s is no regular file", path))
-	}
-	return f, nil
+	return plainfile.Open(path, os.O_RDWR, 0)
 }
 
 // trimConsole drops the first part of a console's log that has grown over

@@ -57,11 +57,25 @@ func TestConsoleIsHostile(t *testing.T) {
 	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, path := range []string{link, fifo, dir} {
+	hard := filepath.Join(dir, "hard")
+	if err := os.Link(secret, hard); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{link, fifo, dir, hard} {
 		if f, err := openConsole(path); err == nil {
 			f.Close()
 			t.Errorf("%s was opened", path)
 		}
+		if err := trimConsole(path, 2); err == nil {
+			t.Errorf("%s was trimmed", path)
+		}
+		var out bytes.Buffer
+		if _, err := copyFrom(&out, path, 0); err == nil || out.Len() > 0 {
+			t.Errorf("%s was read: %q, %v", path, &out, err)
+		}
+	}
+	if got, err := os.ReadFile(secret); err != nil || string(got) != "secret" {
+		t.Errorf("the secret has become %q, %v", got, err)
 	}
 }
 

@@ -15,9 +15,8 @@ import (
 	"path/filepath"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"banger/internal/disk"
+	"banger/internal/plainfile"
 )
 
 const (
@@ -123,19 +122,16 @@ func (ls Layers) Attach(ctx context.Context, l disk.Layer) (disk.Device, error) 
 }
 
 // checkOverlay reports an overlay that cannot be one over base. It stands in a
-// directory of the VMM's user, so it is opened without following a link.
+// directory of the VMM's user, who may have put anything there.
 func checkOverlay(path, base string) error {
 	if _, err := baseSize(base); err != nil {
 		return err
 	}
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	f, err := plainfile.Open(path, os.O_RDONLY, 0)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	if fi, err := f.Stat(); err != nil || !fi.Mode().IsRegular() {
-		return errors.Join(err, errors.New("it is no regular file"))
-	}
 	b := make([]byte, 4096)
 	n, err := f.ReadAt(b, 0)
 	if err != nil && !errors.Is(err, io.EOF) {
@@ -154,17 +150,22 @@ func checkOverlay(path, base string) error {
 // Detach has nothing to undo.
 func (Layers) Detach(context.Context, disk.Layer) error { return nil }
 
-// Delete removes the overlay, and what a crash left of making it.
+// Delete removes the overlay, or whatever was planted in its place, and what a
+// crash left of making it.
 func (ls Layers) Delete(_ context.Context, l disk.Layer) error {
 	paths, err := filepath.Glob(filepath.Join(escapeGlob(l.Dir), staging))
 	if err != nil {
 		return fmt.Errorf("delete root disk: %w", err)
 	}
 	var errs []error
-	for _, path := range append(paths, ls.Path(l)) {
+	for _, path := range paths {
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, fmt.Errorf("delete root disk: %w", err))
 		}
+	}
+	// A VMM that was broken into may have left a directory there.
+	if err := os.RemoveAll(ls.Path(l)); err != nil {
+		errs = append(errs, fmt.Errorf("delete root disk: %w", err))
 	}
 	return errors.Join(errs...)
 }

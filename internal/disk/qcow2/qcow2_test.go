@@ -108,10 +108,11 @@ func TestWriteThroughQEMU(t *testing.T) {
 // The overlay's directory belongs to the VMM's user.
 func TestAttachOfWhatIsNoOverlay(t *testing.T) {
 	for name, spoil := range map[string]func(path string) error{
-		"empty":     func(path string) error { return os.Truncate(path, 0) },
-		"truncated": func(path string) error { return os.Truncate(path, 100) },
-		"garbage":   func(path string) error { return os.WriteFile(path, []byte(strings.Repeat("x", 8192)), 0o600) },
-		"directory": func(path string) error { return errors.Join(os.Remove(path), os.Mkdir(path, 0o700)) },
+		"empty":       func(path string) error { return os.Truncate(path, 0) },
+		"truncated":   func(path string) error { return os.Truncate(path, 100) },
+		"garbage":     func(path string) error { return os.WriteFile(path, []byte(strings.Repeat("x", 8192)), 0o600) },
+		"directory":   func(path string) error { return errors.Join(os.Remove(path), os.Mkdir(path, 0o700)) },
+		"a hard link": func(path string) error { return os.Link(path, path+".other") },
 		"a link": func(path string) error {
 			if err := os.Rename(path, path+".away"); err != nil {
 				return err
@@ -161,6 +162,22 @@ func TestDeleteAfterCrash(t *testing.T) {
 	}
 	if _, err := os.Lstat(left); err == nil {
 		t.Errorf("%s is left", left)
+	}
+}
+
+// A VMM that was broken into may put a directory where its disk was.
+func TestDeleteOfPlantedDirectory(t *testing.T) {
+	l := testLayer(t, 64<<20)
+	if err := os.MkdirAll(filepath.Join(Layers{}.Path(l), "deep", "er"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := (Layers{}).Delete(t.Context(), l); err != nil {
+			t.Errorf("Delete = %v", err)
+		}
+	}
+	if es, err := os.ReadDir(l.Dir); err != nil || len(es) != 0 {
+		t.Errorf("Delete left %v (%v)", es, err)
 	}
 }
 

@@ -156,7 +156,8 @@ func (d *Disks) keep(size int64, t template) {
 	d.templates[size] = t
 }
 
-// Delete removes the disk, and what a crash left of making it.
+// Delete removes the disk, or whatever was planted in its place, and what a
+// crash left of making it.
 func (d *Disks) Delete(_ context.Context, l disk.Layer) error {
 	dir := strings.NewReplacer(`*`, `\*`, `?`, `\?`, `[`, `\[`, `\`, `\\`).Replace(l.Dir)
 	paths, err := filepath.Glob(filepath.Join(dir, staging))
@@ -164,10 +165,14 @@ func (d *Disks) Delete(_ context.Context, l disk.Layer) error {
 		return fmt.Errorf("delete work disk: %w", err)
 	}
 	var errs []error
-	for _, path := range append(paths, d.Path(l)) {
+	for _, path := range paths {
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, fmt.Errorf("delete work disk: %w", err))
 		}
+	}
+	// A VMM that was broken into may have left a directory there.
+	if err := os.RemoveAll(d.Path(l)); err != nil {
+		errs = append(errs, fmt.Errorf("delete work disk: %w", err))
 	}
 	return errors.Join(errs...)
 }

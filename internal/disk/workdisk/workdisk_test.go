@@ -182,6 +182,22 @@ func TestCreateFails(t *testing.T) {
 	}
 }
 
+// A VMM that was broken into may put a directory where its disk was.
+func TestDeleteOfPlantedDirectory(t *testing.T) {
+	d, l := New(ext4.MakeEmpty), layer(t, 64<<20)
+	if err := os.MkdirAll(filepath.Join(d.Path(l), "deep", "er"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := d.Delete(t.Context(), l); err != nil {
+			t.Errorf("Delete = %v", err)
+		}
+	}
+	if es, err := os.ReadDir(l.Dir); err != nil || len(es) != 0 {
+		t.Errorf("Delete left %v (%v)", es, err)
+	}
+}
+
 func BenchmarkCreate(b *testing.B) {
 	for name, disks := range map[string]func() *Disks{
 		"made":     func() *Disks { return New(ext4.MakeEmpty) },

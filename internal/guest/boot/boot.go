@@ -104,10 +104,14 @@ func chown(f *os.File, uid uint32) error {
 	return f.Chown(int(uid), int(uid))
 }
 
-// Remove removes what Write wrote, also what a Write that died left behind. It
-// succeeds if there is nothing.
+// Remove removes what Write wrote, or whatever was planted in its place, also
+// what a Write that died left behind. It succeeds if there is nothing.
 func (b *Boot) Remove(path string) error {
-	errs := []error{remove(path)}
+	var errs []error
+	// A VMM that was broken into may have left a directory there.
+	if err := os.RemoveAll(path); err != nil && !errors.Is(err, unix.ENOTDIR) {
+		errs = append(errs, err)
+	}
 	stale, err := filepath.Glob(filepath.Join(escape(filepath.Dir(path)), "."+escape(filepath.Base(path))+".*.tmp"))
 	errs = append(errs, err)
 	for _, name := range stale {

@@ -223,6 +223,29 @@ func TestRemove(t *testing.T) {
 	}
 }
 
+// A VMM that was broken into may put a directory where its initramfs was.
+func TestRemoveOfPlantedDirectory(t *testing.T) {
+	agent, _ := files(t, 0)
+	b := newBoot(t, agent)
+	dir := t.TempDir()
+	path := filepath.Join(dir, "initrd")
+	if err := os.MkdirAll(filepath.Join(path, "deep", "er"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := b.Remove(path); err != nil {
+			t.Errorf("Remove = %v", err)
+		}
+	}
+	if got := names(t, dir); len(got) != 0 {
+		t.Errorf("Remove left %v", got)
+	}
+	write(t, path, "")
+	if err := b.Remove(filepath.Join(path, "initrd")); err != nil {
+		t.Errorf("Remove where the directory is a file: %v", err)
+	}
+}
+
 func TestNewWithoutAgent(t *testing.T) {
 	for _, path := range []string{"", "/nowhere/banger-agent", t.TempDir()} {
 		_, err := New(Options{Agent: path})

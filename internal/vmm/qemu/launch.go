@@ -50,15 +50,11 @@ func (d *Driver) launch(ctx context.Context, s vmm.Spec) (*machine, error) {
 	if err := checkUnused(ctx, s.APISock); err != nil {
 		return nil, err
 	}
-	console, err := prepareLog(s.ConsoleLog, int(s.UID))
+	console, words, err := prepareLogs(s)
 	if err != nil {
-		return nil, fmt.Errorf("console log: %w", err)
+		return nil, err
 	}
-	// Of the caller's user: QEMU is given it open.
-	words, err := prepareLog(s.VMMLog, os.Geteuid())
-	if err != nil {
-		return nil, fmt.Errorf("VMM log: %w", err)
-	}
+	defer words.Close()
 	if err := ctx.Err(); err != nil {
 		return nil, context.Cause(ctx)
 	}
@@ -67,7 +63,7 @@ func (d *Driver) launch(ctx context.Context, s vmm.Spec) (*machine, error) {
 		Dir:  s.Dir,
 		// Nothing of the caller's: HOME would be that of another user.
 		Env:        []string{"LC_ALL=C.UTF-8", "PATH=/usr/bin:/bin"},
-		Log:        s.VMMLog,
+		LogFile:    words.File,
 		Credential: &hostcmd.Credential{UID: s.UID, GID: s.UID, Groups: d.accel.groups()},
 	})
 	if err != nil {
@@ -75,7 +71,7 @@ func (d *Driver) launch(ctx context.Context, s vmm.Spec) (*machine, error) {
 	}
 	m, err := child.connect(ctx, s, console)
 	if err != nil {
-		return nil, child.explain(err, s.VMMLog, words)
+		return nil, child.explain(err, s.VMMLog, words.from)
 	}
 	return m, nil
 }

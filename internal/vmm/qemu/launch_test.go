@@ -72,11 +72,12 @@ func TestConnectToWhatEnds(t *testing.T) {
 	if err := os.WriteFile(log, []byte("an earlier life\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	from, err := prepareLog(log, os.Geteuid())
+	words, err := prepareLog(log, os.Geteuid())
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := start(hostcmd.Detached{Argv: []string{"/bin/sh", "-c", "echo no such kernel >&2; exit 3"}, Dir: dir, Log: log})
+	defer words.Close()
+	c, err := start(hostcmd.Detached{Argv: []string{"/bin/sh", "-c", "echo no such kernel >&2; exit 3"}, Dir: dir, LogFile: words.File})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,7 +85,7 @@ func TestConnectToWhatEnds(t *testing.T) {
 	if !errors.Is(err, errExited) {
 		t.Errorf("connect = %v, want that it ended", err)
 	}
-	if err := c.explain(err, log, from); err == nil || err.Error() != "exit status 3: no such kernel" {
+	if err := c.explain(err, log, words.from); err == nil || err.Error() != "exit status 3: no such kernel" {
 		t.Errorf("explain = %v", err)
 	}
 }
@@ -157,6 +158,55 @@ func TestLaunchWithoutQEMU(t *testing.T) {
 	}
 	if es, err := os.ReadDir(dir); err != nil || len(es) != 0 {
 		t.Errorf("Launch left %v (%v)", es, err)
+	}
+}
+
+// The VMM's user may put another file at the log's name once it was checked:
+// what QEMU says goes to the file that was.
+func TestVMMLogIsOpenedOnce(t *testing.T) {
+	dir := sockDir(t)
+	secret := filepath.Join(dir, "secret")
+	if err := os.WriteFile(secret, []byte("secret"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := vmm.Spec{ConsoleLog: dir + "/console.log", VMMLog: dir + "/vmm.log", UID: uint32(os.Geteuid())}
+	_, words, err := prepareLogs(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer words.Close()
+	if err := errors.Join(os.Rename(s.VMMLog, s.VMMLog+".checked"), os.Symlink(secret, s.VMMLog)); err != nil {
+		t.Fatal(err)
+	}
+	c, err := start(hostcmd.Detached{Argv: []string{"/bin/sh", "-c", "echo no such kernel >&2"}, Dir: dir, LogFile: words.File})
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-c.gone
+	for path, want := range map[string]string{secret: "secret", s.VMMLog + ".checked": "no such kernel\n"} {
+		if got, err := os.ReadFile(path); err != nil || string(got) != want {
+			t.Errorf("%s holds %q (%v), want %q", filepath.Base(path), got, err, want)
+		}
+	}
+	if said := lastWords(s.VMMLog, words.from); said != "" {
+		t.Errorf("lastWords followed a link: %q", said)
+	}
+}
+
+// A VMM that was broken into may put directories where its sockets were.
+func TestCleanUpOfPlantedDirectories(t *testing.T) {
+	dir := sockDir(t)
+	s := vmm.Spec{APISock: dir + "/api.sock", AgentSock: dir + "/agent.sock"}
+	for _, path := range []string{s.APISock, s.AgentSock} {
+		if err := os.MkdirAll(filepath.Join(path, "deep", "er"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := New(Options{}).CleanUp(t.Context(), s); err != nil {
+		t.Errorf("CleanUp = %v", err)
+	}
+	if es, err := os.ReadDir(dir); err != nil || len(es) != 0 {
+		t.Errorf("CleanUp left %v (%v)", es, err)
 	}
 }
 

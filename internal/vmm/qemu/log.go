@@ -2,61 +2,72 @@ package qemu
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"io"
 	"os"
 	"strings"
 	"unicode"
 
-	"golang.org/x/sys/unix"
+	"banger/internal/plainfile"
+	"banger/internal/vmm"
 )
 
 // The logs stand in a directory that belongs to the VMM's user: what is at
 // their paths may be anything, put there by a guest that broke out. They are
-// opened without following a link, and must be regular files with one name.
+// opened by [plainfile.Open] alone. Between one opening and the next there may
+// be another file: what was checked is used while it is open.
 
 const (
 	maxWords   = 2 << 10  // bytes of what a VMM said that an error keeps
 	maxConsole = 64 << 10 // bytes of the console that are searched for a panic
 )
 
-// prepareLog makes the file at path, if it is not there, and gives it to uid.
-// It returns its size in bytes.
-func prepareLog(path string, uid int) (int64, error) {
-	f, err := openLog(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND)
-	if err != nil {
-		return 0, err
-	}
-	defer f.Close()
-	if err := f.Chown(uid, uid); err != nil {
-		return 0, err
-	}
-	return f.Seek(0, io.SeekEnd)
+// openedLog is a log, open for this boot's output to be appended.
+type openedLog struct {
+	*os.File
+	from int64 // bytes; where this boot's part begins
 }
 
-func openLog(path string, flags int) (*os.File, error) {
-	f, err := os.OpenFile(path, flags|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
+// prepareLogs makes the console's log and the VMM's for one boot. The
+// console's, of which this boot's part begins at consoleFrom, is opened by
+// QEMU itself, as the machine's user. That of the VMM is of the caller's user
+// and stays open, for QEMU to be given; the caller closes it.
+func prepareLogs(s vmm.Spec) (consoleFrom int64, words openedLog, err error) {
+	console, err := prepareLog(s.ConsoleLog, int(s.UID))
 	if err != nil {
-		return nil, err
+		return 0, openedLog{}, fmt.Errorf("console log: %w", err)
 	}
-	var st unix.Stat_t
-	err = unix.Fstat(int(f.Fd()), &st)
-	if err == nil && (st.Mode&unix.S_IFMT != unix.S_IFREG || st.Nlink != 1) {
-		err = errors.New("no regular file, or one with several names")
+	console.Close()
+	words, err = prepareLog(s.VMMLog, os.Geteuid())
+	if err != nil {
+		return 0, openedLog{}, fmt.Errorf("VMM log: %w", err)
+	}
+	return console.from, words, nil
+}
+
+// prepareLog makes the file at path, if it is not there, gives it to uid, and
+// returns it open for appending.
+func prepareLog(path string, uid int) (openedLog, error) {
+	f, err := plainfile.Open(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return openedLog{}, err
+	}
+	var size int64
+	if err = f.Chown(uid, uid); err == nil {
+		size, err = f.Seek(0, io.SeekEnd)
 	}
 	if err != nil {
 		f.Close()
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return openedLog{}, err
 	}
-	return f, nil
+	return openedLog{f, size}, nil
 }
 
 // readTail returns the end of the log at path, at most limit bytes, nothing
 // from before from, unless the log was trimmed to below that. A log that cannot
 // be read has none.
 func readTail(path string, from, limit int64) []byte {
-	f, err := openLog(path, os.O_RDONLY)
+	f, err := plainfile.Open(path, os.O_RDONLY, 0)
 	if err != nil {
 		return nil
 	}

@@ -71,8 +71,12 @@ func TestPrepareLog(t *testing.T) {
 	uid := os.Geteuid()
 	path := filepath.Join(dir, "log")
 	for _, want := range []int64{0, 5} {
-		if n, err := prepareLog(path, uid); err != nil || n != want {
-			t.Errorf("prepareLog = %d, %v, want %d", n, err, want)
+		l, err := prepareLog(path, uid)
+		if err != nil || l.from != want {
+			t.Fatalf("prepareLog = %d, %v, want %d", l.from, err, want)
+		}
+		if err := l.Close(); err != nil {
+			t.Error(err)
 		}
 		if err := os.WriteFile(path, []byte("words"), 0o600); err != nil {
 			t.Fatal(err)

@@ -138,10 +138,16 @@ func (m *machine) resumeWhenRoom() {
 		return
 	}
 	ctx := context.Background() // call has a limit of its own
-	if st, err := m.Status(ctx); err != nil || st != vmm.IOError {
+	st, err := m.Status(ctx)
+	if err == nil && st != vmm.IOError {
 		return // it goes on, was paused by somebody, or has ended
 	}
-	if err := m.qmp.call(ctx, "cont", nil); err != nil {
+	if err == nil {
+		err = m.qmp.call(ctx, "cont", nil)
+	}
+	if err != nil {
+		// An answer that did not come in time (a busy host) tells nothing
+		// of the machine. If the VMM has ended, the next wait does at once.
 		m.signalFull()
 	}
 }

@@ -15,7 +15,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -109,11 +108,13 @@ func (d *Driver) Signature(s vmm.Spec) vmm.Signature {
 	return vmm.Signature{Exe: exe, UID: s.UID, Arg: "-qmp", Next: qmpOption(s)}
 }
 
-// CleanUp removes the sockets of a VMM that is gone.
+// CleanUp removes the sockets of a VMM that is gone, or whatever was planted in
+// their place. It succeeds if there is nothing.
 func (d *Driver) CleanUp(_ context.Context, s vmm.Spec) error {
 	var errs []error
 	for _, path := range []string{s.APISock, s.AgentSock} {
-		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		// A VMM that was broken into may have left a directory there.
+		if err := os.RemoveAll(path); err != nil {
 			errs = append(errs, fmt.Errorf("remove socket: %w", err))
 		}
 	}

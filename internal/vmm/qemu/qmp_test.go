@@ -173,6 +173,66 @@ func TestMachineResumes(t *testing.T) {
 	}
 }
 
+// A host that is too busy for QEMU to answer in time is no reason to leave a
+// machine standing for ever.
+func TestMachineResumesAfterSilence(t *testing.T) {
+	for name, bad := range map[string]string{
+		"silence": "",
+		"refusal": `"error": {"class": "GenericError", "desc": "not now"}`,
+		"garbage": `"return": []`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				asked, now := 0, "io-error" // of the server's goroutine alone
+				p, conn := newPretendQMP(func(command string) string {
+					if command == "cont" {
+						now = "running"
+						return `"return": {}`
+					}
+					if asked++; asked == 2 || asked == 3 { // not the first, when it is opened
+						return bad
+					}
+					return status(now)
+				})
+				defer p.Close()
+				m := openMachine(t, conn)
+				time.Sleep(3*resumeEvery + 2*qmpTimeout + time.Second) // in the bubble's time
+				if st, err := m.Status(t.Context()); err != nil || st != vmm.Running {
+					t.Errorf("Status = %q, %v; called: %s", st, err, p.called())
+				}
+				if err := m.Close(); err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
+
+// A VMM that ends while it is asked is not asked again.
+func TestMachineEndsWhileDiskIsFull(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		asked, ended := 0, make(chan struct{})
+		p, conn := newPretendQMP(func(string) string {
+			if asked++; asked == 1 {
+				return status("io-error")
+			}
+			close(ended)
+			return ""
+		})
+		m := openMachine(t, conn)
+		start := time.Now()
+		<-ended
+		p.Close()
+		<-m.Done()
+		if took := time.Since(start); took != resumeEvery {
+			t.Errorf("it was done after %v, want %v, when it was asked", took, resumeEvery)
+		}
+		if err := m.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestQMPRefuses(t *testing.T) {
 	p, conn := newPretendQMP(func(string) string {
 		return `"error": {"class": "CommandNotFound", "desc": "The command \u001b is not there"}`
