@@ -4,6 +4,7 @@
 //	<dir>/<name>/<id>/…     one version; never changed once it is there
 //	<dir>/<name>/current    symbolic link to the newest
 //	<dir>/.staging/<name>/  a version being made
+//	<dir>/.staging/<name>.* what is being removed
 //	<dir>/.lock/<name>      held (flock) by whoever makes or deletes
 //
 // Those who read take no lock: a version appears and disappears by renaming.
@@ -20,6 +21,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -37,12 +39,15 @@ const (
 )
 
 // Store is a directory of named things. Use [Open] to get one.
-type Store struct{ dir string }
+type Store struct {
+	dir      string
+	exchange func(a, b string) error // swaps two paths in one step; tests replace it
+}
 
 // Open returns the store in dir, which is made if it is not there. What makers
 // that died left behind is removed, as far as it can be.
 func Open(dir string) (*Store, error) {
-	s := &Store{dir}
+	s := &Store{dir: dir, exchange: exchange}
 	for _, d := range []struct {
 		path string
 		perm os.FileMode
@@ -59,18 +64,20 @@ func Open(dir string) (*Store, error) {
 }
 
 // sweep removes what is staged and has no maker. What cannot be removed is met
-// again, with an error, by whoever makes the next version.
+// again by the next sweep, and, with an error, by whoever makes the next
+// version.
 func (s *Store) sweep() {
 	left, err := os.ReadDir(filepath.Join(s.dir, staging))
 	if err != nil {
 		return
 	}
 	for _, e := range left {
-		unlock, err := s.tryLock(e.Name())
+		name, _, _ := strings.Cut(e.Name(), ".")
+		unlock, err := s.tryLock(name)
 		if err != nil {
 			continue // its maker lives
 		}
-		_ = removeAll(filepath.Join(s.dir, staging, e.Name()))
+		_ = s.clear(filepath.Join(s.dir, staging, e.Name()), name)
 		unlock()
 	}
 }
@@ -230,33 +237,43 @@ func (s *Store) Delete(name, id string) error {
 			return err
 		}
 	}
-	// Out of sight in one step, for those who read take no lock.
-	trash := filepath.Join(s.dir, staging, name)
-	if err := removeAll(trash); err != nil {
-		return err
-	}
-	if err := os.Rename(s.Dir(name, id), trash); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return removeAll(trash)
+	return s.remove(name, s.Dir(name, id))
 }
 
 // DeleteAll removes every version of name. It succeeds if there is none.
+// Whoever dies at it leaves all of them or none that can be seen; the next
+// [Open] removes those.
 // Preconditions: the caller holds the lock of name.
 func (s *Store) DeleteAll(name string) error {
-	ids, err := s.Versions(name)
+	if err := CheckName(name); err != nil {
+		return err
+	}
+	return s.remove(name, filepath.Join(s.dir, name))
+}
+
+// remove removes path, which is of name. It succeeds if it is not there.
+// Preconditions: the caller holds the lock of name.
+func (s *Store) remove(name, path string) error {
+	trash, err := s.hide(name, path)
+	return errors.Join(err, removeAll(trash))
+}
+
+// hide takes path, which is of name, out of sight in one step, for those
+// who read take no lock, and durably, for what is half removed must not come
+// back. It returns where what is to be removed is now, if only an empty
+// directory; "" if there is nothing.
+func (s *Store) hide(name, path string) (trash string, err error) {
+	if trash, err = os.MkdirTemp(filepath.Join(s.dir, staging), name+".*"); err != nil {
+		return "", err
+	}
+	err = os.Rename(path, filepath.Join(trash, "old"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return trash, nil
+	}
 	if err != nil {
-		return err
+		return trash, err
 	}
-	if err := os.Remove(filepath.Join(s.dir, name, current)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	for _, id := range ids {
-		if err := s.Delete(name, id); err != nil {
-			return err
-		}
-	}
-	return removeAll(filepath.Join(s.dir, name))
+	return trash, atomicfile.SyncDir(filepath.Dir(path))
 }
 
 // Keep removes all versions of name but those given.
