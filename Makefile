@@ -10,7 +10,7 @@ TOOL    := go tool -modfile=tools/go.mod
 RUN_NEEDS  := qemu-system-x86_64=qemu-system-x86 mmdebstrap=mmdebstrap mkfs.ext4=e2fsprogs debugfs=e2fsprogs depmod=kmod
 TEST_NEEDS := $(RUN_NEEDS) gcc=gcc qemu-img=qemu-utils busybox=busybox-static tmux=tmux ip=iproute2 pkill=procps
 
-.PHONY: quickstart build test test-unit test-e2e lint gen bench soak vuln packages test-packages
+.PHONY: quickstart build test test-unit test-e2e fuzz lint gen bench soak vuln packages test-packages
 
 # From nothing to a machine that has printed its name.
 quickstart: packages build
@@ -25,7 +25,10 @@ test-packages:
 build:
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
 
-test: test-packages lint test-unit test-e2e
+test: test-packages lint test-unit fuzz test-e2e
+
+# Every fuzz target for a moment.
+fuzz:
 	scripts/fuzz 3s
 
 # Without a machine; needs nothing but Go and gcc.
