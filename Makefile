@@ -41,7 +41,7 @@ test-e2e: build
 
 # The table of docs/benchmarks.md.
 bench: test-packages build
-	go test -tags bench -count=1 -timeout 60m -run TestBench ./test/bench
+	go test -tags bench -count=1 -timeout 60m -run TestBench -v ./test/bench
 
 # What repeats, at length; fuzzing for minutes.
 soak: test-packages build

@@ -160,6 +160,49 @@ func TestEphemeralIsLeased(t *testing.T) {
 	_ = st.CloseResponse()
 }
 
+// What cannot be sent is refused at once; it used to wait for an answer for
+// ever.
+func TestCommandThatIsNoUTF8(t *testing.T) {
+	w, p := daemontest.NewWorld(t), daemontest.NewPaths(t)
+	c, stop := open(t, w, p)
+	defer stop()
+	create(t, c, "web")
+	bad := client.Start{Argv: []string{"echo", "\xff"}}
+	if _, err := c.Exec(context.Background(), "web", bad); errkind.Of(err) != errkind.Usage {
+		t.Errorf("Exec = %v", err)
+	}
+	if _, err := c.Run(context.Background(), &api.Spec{}, true, bad); errkind.Of(err) != errkind.Usage {
+		t.Errorf("Run = %v", err)
+	}
+}
+
+// A machine that ends under a command says why, in words, and the next command
+// finds that recorded.
+func TestMachineEndsUnderACommand(t *testing.T) {
+	w, p := daemontest.NewWorld(t), daemontest.NewPaths(t)
+	c, stop := open(t, w, p)
+	defer stop()
+	v := create(t, c, "web")
+	cmd, err := c.Exec(context.Background(), "web", client.Start{Argv: []string{"sleep", "1000"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e, err := cmd.Receive(); err != nil || !e.Started {
+		t.Fatalf("%+v, %v", e, err)
+	}
+	w.VMM.PowerOff(v.Id)
+	for err == nil {
+		_, err = cmd.Receive()
+	}
+	if !strings.Contains(err.Error(), "ended while the command ran: the guest powered off") {
+		t.Errorf("the command is told %v", err)
+	}
+	got, err := c.VM.Show(context.Background(), connect.NewRequest(&api.ShowRequest{Vm: "web"}))
+	if err != nil || got.Msg.Vm.State == "running" {
+		t.Errorf("right after: %v, %v", got.Msg.Vm.State, err)
+	}
+}
+
 func TestBrokenDatabaseIsNamed(t *testing.T) {
 	w, p := daemontest.NewWorld(t), daemontest.NewPaths(t)
 	if err := os.MkdirAll(p.State, 0o711); err != nil {

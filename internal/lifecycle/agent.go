@@ -46,6 +46,29 @@ func (m *Manager) Gone(id vm.ID) <-chan struct{} {
 	return nil
 }
 
+// EndOf waits until the end of a machine whose process has gone is recorded,
+// for a moment, and returns why it ended.
+func (m *Manager) EndOf(ctx context.Context, id vm.ID) string {
+	ctx, cancel := context.WithTimeout(ctx, 2*lastWords)
+	defer cancel()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		v, err := m.d.Records.Get(ctx, id)
+		switch {
+		case errkind.Of(err) == errkind.NotFound:
+			return "it was deleted"
+		case err == nil && !v.State.Up() && v.StateReason != "":
+			return v.StateReason
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return "why is not known"
+		}
+	}
+}
+
 func describe(v vm.VM) string {
 	if v.StateReason == "" {
 		return string(v.State)

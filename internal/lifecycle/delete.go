@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"banger/internal/errkind"
 	"banger/internal/vm"
 )
 
@@ -18,10 +19,33 @@ const deleteTime = 30 * time.Second
 func (m *Manager) Delete(ctx context.Context, id vm.ID) (vm.VM, error) {
 	m.interrupt(id)
 	v, unlock, err := m.begin(ctx, id, vm.Deleting, "")
+	if errkind.Of(err) == errkind.Host {
+		return m.deleteUnrecorded(ctx, id, err)
+	}
 	if err != nil {
 		return v, err
 	}
 	defer unlock()
+	return m.remove(ctx, v)
+}
+
+// deleteUnrecorded deletes a machine although that it begins could not be
+// recorded: on a full disk deleting is what makes room. A crash in the middle
+// leaves a record whose machine is found dead, and can be deleted again.
+func (m *Manager) deleteUnrecorded(ctx context.Context, id vm.ID, cause error) (vm.VM, error) {
+	unlock, err := m.locks.Lock(ctx, id)
+	if err != nil {
+		return vm.VM{}, err
+	}
+	defer unlock()
+	v, err := m.d.Records.Get(ctx, id)
+	if err != nil {
+		return v, err
+	}
+	if err := v.State.Check(vm.Deleting); err != nil {
+		return v, err
+	}
+	m.log.Warn("delete without a record of its beginning", "vm", id, "err", cause)
 	return m.remove(ctx, v)
 }
 

@@ -34,6 +34,8 @@ type life struct {
 	paths config.Paths
 	*lifecycle.Manager
 	store *store.Store
+
+	failStore func(method string) error // of the store that is opened next; may be nil
 }
 
 func newLife(t *testing.T) *life {
@@ -55,7 +57,7 @@ func (l *life) open() {
 	conf := daemontest.Config()
 	conf.Boot = config.Dur(5 * time.Second)
 	var err error
-	l.store, err = store.Open(l.paths.Database(), store.Options{Now: time.Now, UIDs: vm.UIDRange{Base: l.paths.UIDBase(conf), Count: conf.UIDs}})
+	l.store, err = store.Open(l.paths.Database(), store.Options{Now: time.Now, UIDs: vm.UIDRange{Base: l.paths.UIDBase(conf), Count: conf.UIDs}, TestOnlyFail: l.failStore})
 	if err != nil {
 		l.t.Fatal(err)
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"banger/internal/daemon/daemontest"
+	"banger/internal/errkind"
 	"banger/internal/vm"
 )
 
@@ -172,6 +173,24 @@ func TestRecoveryOfAnUnknownDriver(t *testing.T) {
 	if got := l.agrees("after recovery", mine); got.State != vm.Running {
 		t.Errorf("the other machine is %s", got.State)
 	}
+}
+
+// On a full disk nothing can be recorded, and deleting is what makes room.
+func TestDeleteOnAFullDisk(t *testing.T) {
+	l := newLife(t)
+	v := l.create("web", false)
+	mustStart(t, l, v)
+	l.failStore = func(method string) error {
+		if method == "Change" {
+			return errkind.New(errkind.Host, "no room is left")
+		}
+		return nil
+	}
+	l.restart()
+	if _, err := l.Delete(context.Background(), v.ID); err != nil {
+		t.Errorf("delete: %v", err)
+	}
+	l.agrees("after delete", v)
 }
 
 // Kill and delete are at once: they do not wait for a start that is under way.

@@ -2,9 +2,14 @@ package client
 
 import (
 	"context"
+	"errors"
+	"io"
 	"sync"
 
+	"connectrpc.com/connect"
+
 	"banger/internal/api"
+	"banger/internal/errkind"
 	"banger/internal/guest/wire"
 )
 
@@ -69,9 +74,7 @@ func (c *Client) Run(ctx context.Context, spec *api.Spec, ephemeral bool, s Star
 	first := &api.RunStart{Spec: spec, Ephemeral: ephemeral, Command: s.wire()}
 	err := stream.Send(&api.RunRequest{Msg: &api.RunRequest_Start{Start: first}})
 	if err != nil {
-		// The end of the stream: why it ended comes with what is received.
-		_, err = stream.Receive()
-		return nil, err
+		return nil, notSent(err, stream)
 	}
 	return &Command{
 		send: func(r *wire.ExecRequest) error {
@@ -95,8 +98,7 @@ func (c *Client) Exec(ctx context.Context, vm string, s Start) (*Command, error)
 	first := &api.ExecIn{Vm: vm, Command: s.wire()}
 	err := stream.Send(&api.ExecRequest{Msg: &api.ExecRequest_Start{Start: first}})
 	if err != nil {
-		_, err = stream.Receive()
-		return nil, err
+		return nil, notSent(err, stream)
 	}
 	return &Command{
 		send: func(r *wire.ExecRequest) error {
@@ -110,6 +112,17 @@ func (c *Client) Exec(ctx context.Context, vm string, s Start) (*Command, error)
 			return execEvent(resp.GetExec()), nil
 		},
 	}, nil
+}
+
+// notSent tells why a call could not begin. At the end of the stream that comes
+// with what is received. Any other error is the caller's own: a text that is no
+// UTF-8 cannot be sent, and nobody would ever answer.
+func notSent[Req, Resp any](err error, stream *connect.BidiStreamForClient[Req, Resp]) error {
+	if errors.Is(err, io.EOF) {
+		_, err = stream.Receive()
+		return err
+	}
+	return errors.Join(errkind.New(errkind.Usage, "the command cannot be sent as it is (is all of it UTF-8?): %w", err), stream.CloseRequest(), stream.CloseResponse())
 }
 
 func execEvent(r *wire.ExecResponse) Event {

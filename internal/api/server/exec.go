@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -73,6 +74,10 @@ func (s *Server) relay(ctx context.Context, v vm.VM, start *wire.ExecStart, recv
 	}
 }
 
+// endTime is how long a machine's process may take to end after its agent has
+// gone with it.
+const endTime = time.Second
+
 // pump hands what the caller sends to the agent. An error means that the
 // caller has gone.
 func pump(up *connect.BidiStreamForClient[wire.ExecRequest, wire.ExecResponse], recv func() (*wire.ExecRequest, error)) error {
@@ -98,15 +103,14 @@ func (s *Server) broken(ctx context.Context, v vm.VM, gone <-chan struct{}, err 
 	if ctx.Err() != nil {
 		return errkind.Wrap(errkind.Canceled, ctx.Err())
 	}
-	select {
-	case <-gone:
-		// The record knows why once the end has been dealt with.
-		return errkind.New(errkind.Internal, "machine %q ended while the command ran", v.Name)
-	default:
-	}
 	var ce *connect.Error
 	if errors.As(err, &ce) && ce.Code() == connect.CodeInvalidArgument {
 		return errkind.New(errkind.Usage, "%s", ce.Message())
+	}
+	select {
+	case <-gone:
+		return errkind.New(errkind.Internal, "machine %q ended while the command ran: %s", v.Name, s.m.EndOf(ctx, v.ID))
+	case <-time.After(endTime): // the stream breaks a moment before the process ends
 	}
 	return errkind.New(errkind.Internal, "lost the agent of %q; the command may have run: %w", v.Name, err)
 }
