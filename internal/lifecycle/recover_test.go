@@ -193,6 +193,20 @@ func TestDeleteOnAFullDisk(t *testing.T) {
 	l.agrees("after delete", v)
 }
 
+// A stop that had to kill says so: what the guest had not synced may be lost.
+func TestStopThatKills(t *testing.T) {
+	l := newLife(t)
+	v := l.create("web", false)
+	mustStart(t, l, v)
+	l.restart() // no connection to the agent yet
+	l.w.Silent.Store(true)
+	got, err := l.Stop(context.Background(), v.ID, 50*time.Millisecond)
+	if err != nil || got.State != vm.Stopped || !strings.Contains(got.StateReason, "killed") {
+		t.Errorf("Stop = %s, %q, %v", got.State, got.StateReason, err)
+	}
+	l.agrees("after stop", v)
+}
+
 // Kill and delete are at once: they do not wait for a start that is under way.
 func TestKillDoesNotWait(t *testing.T) {
 	for name, op := range map[string]func(*life, vm.ID) error{

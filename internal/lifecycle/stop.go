@@ -54,31 +54,34 @@ func (m *Manager) stop(ctx context.Context, id vm.ID, grace time.Duration, reaso
 		return v, err
 	}
 	defer unlock()
-	if grace > 0 {
-		m.powerOff(ctx, v, grace)
+	if grace > 0 && !m.powerOff(ctx, v, grace) {
+		reason = "killed: the guest did not power off when asked"
 	}
 	return m.takeDown(ctx, v, m.undoAll(v), reason, nil)
 }
 
 // powerOff asks the guest to end itself and waits until it has, or until grace
-// has passed. That it did not is no failure: it is killed next.
-func (m *Manager) powerOff(ctx context.Context, v vm.VM, grace time.Duration) {
+// has passed. It reports whether it did; that it did not is no failure: it is
+// killed next.
+func (m *Manager) powerOff(ctx context.Context, v vm.VM, grace time.Duration) bool {
 	ctx, cancel := m.detached(ctx, grace)
 	defer cancel()
 	ctx, done := m.interruptible(ctx, v.ID)
 	defer done()
 	l := m.liveOf(v.ID)
 	if l == nil {
-		return
+		return true // nothing runs
 	}
 	if err := m.askPowerOff(ctx, l); err != nil {
 		m.log.Warn("guest did not take the request to power off", "vm", v.ID, "err", err)
-		return
+		return false
 	}
 	select {
 	case <-l.gone:
+		return true
 	case <-ctx.Done():
 		m.log.Warn("guest did not power off in time", "vm", v.ID, "grace", grace)
+		return false
 	}
 }
 
