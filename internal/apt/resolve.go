@@ -38,8 +38,7 @@ func Resolve(host []Source, suite string, components []string, mirror string) ([
 	case r.debian() != nil:
 		sources = append(r.pockets(*r.debian(), suite, suite+"-updates"), r.security()...)
 	default:
-		sources = r.pockets(Source{URI: DefaultMirror}, suite, suite+"-updates")
-		sources = append(sources, r.pockets(Source{URI: defaultSecurity}, suite+"-security")...)
+		return nil, errkind.New(errkind.Host, "the apt configuration of this host names no Debian archive over http, https or file; set mirror in banger's config.toml")
 	}
 	return withKeys(sources, host)
 }

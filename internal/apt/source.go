@@ -16,12 +16,6 @@ import (
 	"strings"
 )
 
-// DefaultMirror is where Debian's packages come from if nothing on the host
-// says otherwise.
-const DefaultMirror = "http://mirror.example/debian"
-
-const defaultSecurity = DefaultMirror + "-security"
-
 // keyrings are where Debian's package debian-archive-keyring puts its keys,
 // in the order of preference.
 var keyrings = []string{"/usr/share/keyrings/debian-archive-keyring.gpg", "/usr/share/keyrings/debian-archive-keyring.pgp"}

@@ -248,13 +248,13 @@ func (t tree) ownFiles(sources []apt.Source) []File {
 	return files
 }
 
-// guestSources is where a machine gets its packages: from where the image
-// has them, if that is on the network.
+// guestSources is where a machine gets its packages: from where the image has
+// them. What came from the host's own disk a machine cannot reach.
 func guestSources(sources []apt.Source) string {
 	var out []apt.Source
 	for _, s := range sources {
 		if strings.HasPrefix(s.URI, "file:") {
-			s.URI = apt.DefaultMirror
+			continue
 		}
 		if !apt.IsDebianKeyring(s.SignedBy) {
 			s.SignedBy = ""

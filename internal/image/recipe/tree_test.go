@@ -108,7 +108,7 @@ func TestApply(t *testing.T) {
 		Links: []Link{{"/lib/systemd/l", "/x"}},
 		Files: []File{{"/var/run/f", 0o600, "\ntext\n"}, {"/etc/ssh/sshd_config", 0, "new"}},
 	}
-	sources := []apt.Source{{URI: "file:/srv", Suites: []string{"s"}, Components: []string{"main"}, SignedBy: "/root/my.gpg"}}
+	sources := []apt.Source{{URI: "http://mirror.example/debian", Suites: []string{"s"}, Components: []string{"main"}, SignedBy: "/root/my.gpg"}}
 	if err := tr.apply(context.Background(), r, sources); err != nil {
 		t.Fatal(err)
 	}
