@@ -148,21 +148,13 @@ func (b *build) makeRoot(ctx context.Context, id string) error {
 	sum := sha256.Sum256([]byte("image " + id))
 	err = ext4.Make(ctx, filepath.Join(b.Dir, rootName), ext4.Options{
 		SizeBytes: max(size, b.l.o.SizeBytes/block*block),
-		From:      b.treeDir(), Label: "root", UUID: uuid(sum), Unix: epoch.Unix(),
+		From:      b.treeDir(), Label: "root", UUID: ext4.UUID(sum), Unix: epoch.Unix(),
 	})
 	return errors.Join(err, os.RemoveAll(b.treeDir()))
 }
 
 // block is what the size of a root is a multiple of, in bytes.
 const block = 4096
-
-// uuid makes a UUID of a hash (RFC 9562, version 8).
-func uuid(sum [sha256.Size]byte) string {
-	u := sum[:16]
-	u[6], u[8] = u[6]&0x0f|0x80, u[8]&0x3f|0x80
-	h := hex.EncodeToString(u)
-	return h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:]
-}
 
 func (b *build) writeManifest(id string, pkgs []image.Package) error {
 	files, err := b.Files()

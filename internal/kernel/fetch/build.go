@@ -145,7 +145,7 @@ func (b *build) makeDisk(ctx context.Context) error {
 	}
 	sum := sha256.Sum256([]byte("modules " + b.m.Version))
 	return ext4.Make(ctx, filepath.Join(b.Dir, modulesName), ext4.Options{
-		SizeBytes: size, From: dir, Label: "modules", UUID: uuid(sum), ReadOnly: true, Unix: treeTime.Unix(),
+		SizeBytes: size, From: dir, Label: "modules", UUID: ext4.UUID(sum), ReadOnly: true, Unix: treeTime.Unix(),
 	})
 }
 
@@ -165,14 +165,6 @@ func settleTree(dir string) error {
 		}
 		return errors.Join(os.Chmod(name, perm), os.Chtimes(name, treeTime, treeTime))
 	})
-}
-
-// uuid makes a UUID of a hash (RFC 9562, version 8).
-func uuid(sum [sha256.Size]byte) string {
-	u := sum[:16]
-	u[6], u[8] = u[6]&0x0f|0x80, u[8]&0x3f|0x80
-	h := hex.EncodeToString(u)
-	return h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:]
 }
 
 // commit makes what was made the current version, of which content tells what
