@@ -48,6 +48,8 @@ const (
 	VMServiceCreateProcedure = "/banger.api.v1.VMService/Create"
 	// VMServiceStartProcedure is the fully-qualified name of the VMService's Start RPC.
 	VMServiceStartProcedure = "/banger.api.v1.VMService/Start"
+	// VMServiceRestartProcedure is the fully-qualified name of the VMService's Restart RPC.
+	VMServiceRestartProcedure = "/banger.api.v1.VMService/Restart"
 	// VMServiceStopProcedure is the fully-qualified name of the VMService's Stop RPC.
 	VMServiceStopProcedure = "/banger.api.v1.VMService/Stop"
 	// VMServiceKillProcedure is the fully-qualified name of the VMService's Kill RPC.
@@ -60,6 +62,8 @@ const (
 	VMServiceShowProcedure = "/banger.api.v1.VMService/Show"
 	// VMServiceLogsProcedure is the fully-qualified name of the VMService's Logs RPC.
 	VMServiceLogsProcedure = "/banger.api.v1.VMService/Logs"
+	// VMServiceTunnelProcedure is the fully-qualified name of the VMService's Tunnel RPC.
+	VMServiceTunnelProcedure = "/banger.api.v1.VMService/Tunnel"
 	// ImageServiceBuildImageProcedure is the fully-qualified name of the ImageService's BuildImage RPC.
 	ImageServiceBuildImageProcedure = "/banger.api.v1.ImageService/BuildImage"
 	// ImageServiceListImagesProcedure is the fully-qualified name of the ImageService's ListImages RPC.
@@ -102,6 +106,8 @@ type VMServiceClient interface {
 	// goes on when the caller goes away.
 	Create(context.Context, *connect.Request[CreateRequest]) (*connect.ServerStreamForClient[CreateResponse], error)
 	Start(context.Context, *connect.Request[StartRequest]) (*connect.ServerStreamForClient[StartResponse], error)
+	// Restart stops a machine, if it is up, and starts it.
+	Restart(context.Context, *connect.Request[RestartRequest]) (*connect.ServerStreamForClient[RestartResponse], error)
 	Stop(context.Context, *connect.Request[StopRequest]) (*connect.Response[StopResponse], error)
 	Kill(context.Context, *connect.Request[KillRequest]) (*connect.Response[KillResponse], error)
 	Delete(context.Context, *connect.Request[DeleteRequest]) (*connect.Response[DeleteResponse], error)
@@ -109,6 +115,8 @@ type VMServiceClient interface {
 	Show(context.Context, *connect.Request[ShowRequest]) (*connect.Response[ShowResponse], error)
 	// Logs sends the serial console's log.
 	Logs(context.Context, *connect.Request[LogsRequest]) (*connect.ServerStreamForClient[LogsResponse], error)
+	// Tunnel joins the stream to something that listens in a running machine.
+	Tunnel(context.Context) *connect.BidiStreamForClient[TunnelRequest, TunnelResponse]
 }
 
 // NewVMServiceClient constructs a client for the banger.api.v1.VMService service. By default, it
@@ -144,6 +152,12 @@ func NewVMServiceClient(httpClient connect.HTTPClient, baseURL string, opts ...c
 			httpClient,
 			baseURL+VMServiceStartProcedure,
 			connect.WithSchema(vMServiceMethods.ByName("Start")),
+			connect.WithClientOptions(opts...),
+		),
+		restart: connect.NewClient[RestartRequest, RestartResponse](
+			httpClient,
+			baseURL+VMServiceRestartProcedure,
+			connect.WithSchema(vMServiceMethods.ByName("Restart")),
 			connect.WithClientOptions(opts...),
 		),
 		stop: connect.NewClient[StopRequest, StopResponse](
@@ -182,21 +196,29 @@ func NewVMServiceClient(httpClient connect.HTTPClient, baseURL string, opts ...c
 			connect.WithSchema(vMServiceMethods.ByName("Logs")),
 			connect.WithClientOptions(opts...),
 		),
+		tunnel: connect.NewClient[TunnelRequest, TunnelResponse](
+			httpClient,
+			baseURL+VMServiceTunnelProcedure,
+			connect.WithSchema(vMServiceMethods.ByName("Tunnel")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
 // vMServiceClient implements VMServiceClient.
 type vMServiceClient struct {
-	run    *connect.Client[RunRequest, RunResponse]
-	exec   *connect.Client[ExecRequest, ExecResponse]
-	create *connect.Client[CreateRequest, CreateResponse]
-	start  *connect.Client[StartRequest, StartResponse]
-	stop   *connect.Client[StopRequest, StopResponse]
-	kill   *connect.Client[KillRequest, KillResponse]
-	delete *connect.Client[DeleteRequest, DeleteResponse]
-	list   *connect.Client[ListRequest, ListResponse]
-	show   *connect.Client[ShowRequest, ShowResponse]
-	logs   *connect.Client[LogsRequest, LogsResponse]
+	run     *connect.Client[RunRequest, RunResponse]
+	exec    *connect.Client[ExecRequest, ExecResponse]
+	create  *connect.Client[CreateRequest, CreateResponse]
+	start   *connect.Client[StartRequest, StartResponse]
+	restart *connect.Client[RestartRequest, RestartResponse]
+	stop    *connect.Client[StopRequest, StopResponse]
+	kill    *connect.Client[KillRequest, KillResponse]
+	delete  *connect.Client[DeleteRequest, DeleteResponse]
+	list    *connect.Client[ListRequest, ListResponse]
+	show    *connect.Client[ShowRequest, ShowResponse]
+	logs    *connect.Client[LogsRequest, LogsResponse]
+	tunnel  *connect.Client[TunnelRequest, TunnelResponse]
 }
 
 // Run calls banger.api.v1.VMService.Run.
@@ -217,6 +239,11 @@ func (c *vMServiceClient) Create(ctx context.Context, req *connect.Request[Creat
 // Start calls banger.api.v1.VMService.Start.
 func (c *vMServiceClient) Start(ctx context.Context, req *connect.Request[StartRequest]) (*connect.ServerStreamForClient[StartResponse], error) {
 	return c.start.CallServerStream(ctx, req)
+}
+
+// Restart calls banger.api.v1.VMService.Restart.
+func (c *vMServiceClient) Restart(ctx context.Context, req *connect.Request[RestartRequest]) (*connect.ServerStreamForClient[RestartResponse], error) {
+	return c.restart.CallServerStream(ctx, req)
 }
 
 // Stop calls banger.api.v1.VMService.Stop.
@@ -249,6 +276,11 @@ func (c *vMServiceClient) Logs(ctx context.Context, req *connect.Request[LogsReq
 	return c.logs.CallServerStream(ctx, req)
 }
 
+// Tunnel calls banger.api.v1.VMService.Tunnel.
+func (c *vMServiceClient) Tunnel(ctx context.Context) *connect.BidiStreamForClient[TunnelRequest, TunnelResponse] {
+	return c.tunnel.CallBidiStream(ctx)
+}
+
 // VMServiceHandler is an implementation of the banger.api.v1.VMService service.
 type VMServiceHandler interface {
 	// Run creates a machine (or not, if it names one that exists and is asked
@@ -261,6 +293,8 @@ type VMServiceHandler interface {
 	// goes on when the caller goes away.
 	Create(context.Context, *connect.Request[CreateRequest], *connect.ServerStream[CreateResponse]) error
 	Start(context.Context, *connect.Request[StartRequest], *connect.ServerStream[StartResponse]) error
+	// Restart stops a machine, if it is up, and starts it.
+	Restart(context.Context, *connect.Request[RestartRequest], *connect.ServerStream[RestartResponse]) error
 	Stop(context.Context, *connect.Request[StopRequest]) (*connect.Response[StopResponse], error)
 	Kill(context.Context, *connect.Request[KillRequest]) (*connect.Response[KillResponse], error)
 	Delete(context.Context, *connect.Request[DeleteRequest]) (*connect.Response[DeleteResponse], error)
@@ -268,6 +302,8 @@ type VMServiceHandler interface {
 	Show(context.Context, *connect.Request[ShowRequest]) (*connect.Response[ShowResponse], error)
 	// Logs sends the serial console's log.
 	Logs(context.Context, *connect.Request[LogsRequest], *connect.ServerStream[LogsResponse]) error
+	// Tunnel joins the stream to something that listens in a running machine.
+	Tunnel(context.Context, *connect.BidiStream[TunnelRequest, TunnelResponse]) error
 }
 
 // NewVMServiceHandler builds an HTTP handler from the service implementation. It returns the path
@@ -299,6 +335,12 @@ func NewVMServiceHandler(svc VMServiceHandler, opts ...connect.HandlerOption) (s
 		VMServiceStartProcedure,
 		svc.Start,
 		connect.WithSchema(vMServiceMethods.ByName("Start")),
+		connect.WithHandlerOptions(opts...),
+	)
+	vMServiceRestartHandler := connect.NewServerStreamHandler(
+		VMServiceRestartProcedure,
+		svc.Restart,
+		connect.WithSchema(vMServiceMethods.ByName("Restart")),
 		connect.WithHandlerOptions(opts...),
 	)
 	vMServiceStopHandler := connect.NewUnaryHandler(
@@ -337,6 +379,12 @@ func NewVMServiceHandler(svc VMServiceHandler, opts ...connect.HandlerOption) (s
 		connect.WithSchema(vMServiceMethods.ByName("Logs")),
 		connect.WithHandlerOptions(opts...),
 	)
+	vMServiceTunnelHandler := connect.NewBidiStreamHandler(
+		VMServiceTunnelProcedure,
+		svc.Tunnel,
+		connect.WithSchema(vMServiceMethods.ByName("Tunnel")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/banger.api.v1.VMService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case VMServiceRunProcedure:
@@ -347,6 +395,8 @@ func NewVMServiceHandler(svc VMServiceHandler, opts ...connect.HandlerOption) (s
 			vMServiceCreateHandler.ServeHTTP(w, r)
 		case VMServiceStartProcedure:
 			vMServiceStartHandler.ServeHTTP(w, r)
+		case VMServiceRestartProcedure:
+			vMServiceRestartHandler.ServeHTTP(w, r)
 		case VMServiceStopProcedure:
 			vMServiceStopHandler.ServeHTTP(w, r)
 		case VMServiceKillProcedure:
@@ -359,6 +409,8 @@ func NewVMServiceHandler(svc VMServiceHandler, opts ...connect.HandlerOption) (s
 			vMServiceShowHandler.ServeHTTP(w, r)
 		case VMServiceLogsProcedure:
 			vMServiceLogsHandler.ServeHTTP(w, r)
+		case VMServiceTunnelProcedure:
+			vMServiceTunnelHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -384,6 +436,10 @@ func (UnimplementedVMServiceHandler) Start(context.Context, *connect.Request[Sta
 	return connect.NewError(connect.CodeUnimplemented, errors.New("banger.api.v1.VMService.Start is not implemented"))
 }
 
+func (UnimplementedVMServiceHandler) Restart(context.Context, *connect.Request[RestartRequest], *connect.ServerStream[RestartResponse]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("banger.api.v1.VMService.Restart is not implemented"))
+}
+
 func (UnimplementedVMServiceHandler) Stop(context.Context, *connect.Request[StopRequest]) (*connect.Response[StopResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("banger.api.v1.VMService.Stop is not implemented"))
 }
@@ -406,6 +462,10 @@ func (UnimplementedVMServiceHandler) Show(context.Context, *connect.Request[Show
 
 func (UnimplementedVMServiceHandler) Logs(context.Context, *connect.Request[LogsRequest], *connect.ServerStream[LogsResponse]) error {
 	return connect.NewError(connect.CodeUnimplemented, errors.New("banger.api.v1.VMService.Logs is not implemented"))
+}
+
+func (UnimplementedVMServiceHandler) Tunnel(context.Context, *connect.BidiStream[TunnelRequest, TunnelResponse]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("banger.api.v1.VMService.Tunnel is not implemented"))
 }
 
 // ImageServiceClient is a client for the banger.api.v1.ImageService service.

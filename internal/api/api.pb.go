@@ -56,6 +56,7 @@ type VM struct {
 	Labels        map[string]string      `protobuf:"bytes,25,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	Ephemeral     bool                   `protobuf:"varint,26,opt,name=ephemeral,proto3" json:"ephemeral,omitempty"`
 	Handles       *Handles               `protobuf:"bytes,27,opt,name=handles,proto3" json:"handles,omitempty"`
+	Network       string                 `protobuf:"bytes,28,opt,name=network,proto3" json:"network,omitempty"` // "nat" or "none"
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -279,6 +280,13 @@ func (x *VM) GetHandles() *Handles {
 	return nil
 }
 
+func (x *VM) GetNetwork() string {
+	if x != nil {
+		return x.Network
+	}
+	return ""
+}
+
 // Handles is what is true of the machine now. What there is none of is null.
 type Handles struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -375,6 +383,7 @@ type Spec struct {
 	DiskBytes     int64                  `protobuf:"varint,6,opt,name=disk_bytes,json=diskBytes,proto3" json:"disk_bytes,omitempty"`
 	Labels        map[string]string      `protobuf:"bytes,7,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	Driver        string                 `protobuf:"bytes,8,opt,name=driver,proto3" json:"driver,omitempty"`
+	Network       string                 `protobuf:"bytes,9,opt,name=network,proto3" json:"network,omitempty"` // "nat" or "none"; empty: "nat"
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -461,6 +470,13 @@ func (x *Spec) GetLabels() map[string]string {
 func (x *Spec) GetDriver() string {
 	if x != nil {
 		return x.Driver
+	}
+	return ""
+}
+
+func (x *Spec) GetNetwork() string {
+	if x != nil {
+		return x.Network
 	}
 	return ""
 }
@@ -684,6 +700,7 @@ type RunResponse struct {
 	//	*RunResponse_Vm
 	//	*RunResponse_Exec
 	//	*RunResponse_Cleanup
+	//	*RunResponse_Notice
 	Msg           isRunResponse_Msg `protobuf_oneof:"msg"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -762,6 +779,15 @@ func (x *RunResponse) GetCleanup() *Cleanup {
 	return nil
 }
 
+func (x *RunResponse) GetNotice() string {
+	if x != nil {
+		if x, ok := x.Msg.(*RunResponse_Notice); ok {
+			return x.Notice
+		}
+	}
+	return ""
+}
+
 type isRunResponse_Msg interface {
 	isRunResponse_Msg()
 }
@@ -784,6 +810,10 @@ type RunResponse_Cleanup struct {
 	Cleanup *Cleanup `protobuf:"bytes,4,opt,name=cleanup,proto3,oneof"`
 }
 
+type RunResponse_Notice struct {
+	Notice string `protobuf:"bytes,5,opt,name=notice,proto3,oneof"` // the machine was paused, or goes on: for people
+}
+
 func (*RunResponse_Progress) isRunResponse_Msg() {}
 
 func (*RunResponse_Vm) isRunResponse_Msg() {}
@@ -791,6 +821,8 @@ func (*RunResponse_Vm) isRunResponse_Msg() {}
 func (*RunResponse_Exec) isRunResponse_Msg() {}
 
 func (*RunResponse_Cleanup) isRunResponse_Msg() {}
+
+func (*RunResponse_Notice) isRunResponse_Msg() {}
 
 type Cleanup struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -973,6 +1005,7 @@ func (x *ExecIn) GetCommand() *wire.ExecStart {
 type ExecResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Exec          *wire.ExecResponse     `protobuf:"bytes,1,opt,name=exec,proto3" json:"exec,omitempty"`
+	Notice        string                 `protobuf:"bytes,2,opt,name=notice,proto3" json:"notice,omitempty"` // alone: the machine was paused, or goes on: for people
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1012,6 +1045,13 @@ func (x *ExecResponse) GetExec() *wire.ExecResponse {
 		return x.Exec
 	}
 	return nil
+}
+
+func (x *ExecResponse) GetNotice() string {
+	if x != nil {
+		return x.Notice
+	}
+	return ""
 }
 
 type CreateRequest struct {
@@ -1274,6 +1314,140 @@ func (*StartResponse_Progress) isStartResponse_Msg() {}
 
 func (*StartResponse_Vm) isStartResponse_Msg() {}
 
+type RestartRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Vm            string                 `protobuf:"bytes,1,opt,name=vm,proto3" json:"vm,omitempty"`
+	Grace         *durationpb.Duration   `protobuf:"bytes,2,opt,name=grace,proto3" json:"grace,omitempty"` // as in StopRequest
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestartRequest) Reset() {
+	*x = RestartRequest{}
+	mi := &file_banger_api_v1_api_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestartRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestartRequest) ProtoMessage() {}
+
+func (x *RestartRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_api_v1_api_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestartRequest.ProtoReflect.Descriptor instead.
+func (*RestartRequest) Descriptor() ([]byte, []int) {
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *RestartRequest) GetVm() string {
+	if x != nil {
+		return x.Vm
+	}
+	return ""
+}
+
+func (x *RestartRequest) GetGrace() *durationpb.Duration {
+	if x != nil {
+		return x.Grace
+	}
+	return nil
+}
+
+type RestartResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Msg:
+	//
+	//	*RestartResponse_Progress
+	//	*RestartResponse_Vm
+	Msg           isRestartResponse_Msg `protobuf_oneof:"msg"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestartResponse) Reset() {
+	*x = RestartResponse{}
+	mi := &file_banger_api_v1_api_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestartResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestartResponse) ProtoMessage() {}
+
+func (x *RestartResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_api_v1_api_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestartResponse.ProtoReflect.Descriptor instead.
+func (*RestartResponse) Descriptor() ([]byte, []int) {
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *RestartResponse) GetMsg() isRestartResponse_Msg {
+	if x != nil {
+		return x.Msg
+	}
+	return nil
+}
+
+func (x *RestartResponse) GetProgress() *Progress {
+	if x != nil {
+		if x, ok := x.Msg.(*RestartResponse_Progress); ok {
+			return x.Progress
+		}
+	}
+	return nil
+}
+
+func (x *RestartResponse) GetVm() *VM {
+	if x != nil {
+		if x, ok := x.Msg.(*RestartResponse_Vm); ok {
+			return x.Vm
+		}
+	}
+	return nil
+}
+
+type isRestartResponse_Msg interface {
+	isRestartResponse_Msg()
+}
+
+type RestartResponse_Progress struct {
+	Progress *Progress `protobuf:"bytes,1,opt,name=progress,proto3,oneof"`
+}
+
+type RestartResponse_Vm struct {
+	Vm *VM `protobuf:"bytes,2,opt,name=vm,proto3,oneof"` // last
+}
+
+func (*RestartResponse_Progress) isRestartResponse_Msg() {}
+
+func (*RestartResponse_Vm) isRestartResponse_Msg() {}
+
 type StopRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Vm    string                 `protobuf:"bytes,1,opt,name=vm,proto3" json:"vm,omitempty"`
@@ -1286,7 +1460,7 @@ type StopRequest struct {
 
 func (x *StopRequest) Reset() {
 	*x = StopRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[15]
+	mi := &file_banger_api_v1_api_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1298,7 +1472,7 @@ func (x *StopRequest) String() string {
 func (*StopRequest) ProtoMessage() {}
 
 func (x *StopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[15]
+	mi := &file_banger_api_v1_api_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1311,7 +1485,7 @@ func (x *StopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopRequest.ProtoReflect.Descriptor instead.
 func (*StopRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{15}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *StopRequest) GetVm() string {
@@ -1337,7 +1511,7 @@ type StopResponse struct {
 
 func (x *StopResponse) Reset() {
 	*x = StopResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[16]
+	mi := &file_banger_api_v1_api_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1349,7 +1523,7 @@ func (x *StopResponse) String() string {
 func (*StopResponse) ProtoMessage() {}
 
 func (x *StopResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[16]
+	mi := &file_banger_api_v1_api_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1362,7 +1536,7 @@ func (x *StopResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopResponse.ProtoReflect.Descriptor instead.
 func (*StopResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{16}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *StopResponse) GetVm() *VM {
@@ -1381,7 +1555,7 @@ type KillRequest struct {
 
 func (x *KillRequest) Reset() {
 	*x = KillRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[17]
+	mi := &file_banger_api_v1_api_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1393,7 +1567,7 @@ func (x *KillRequest) String() string {
 func (*KillRequest) ProtoMessage() {}
 
 func (x *KillRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[17]
+	mi := &file_banger_api_v1_api_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1406,7 +1580,7 @@ func (x *KillRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillRequest.ProtoReflect.Descriptor instead.
 func (*KillRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{17}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *KillRequest) GetVm() string {
@@ -1425,7 +1599,7 @@ type KillResponse struct {
 
 func (x *KillResponse) Reset() {
 	*x = KillResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[18]
+	mi := &file_banger_api_v1_api_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1437,7 +1611,7 @@ func (x *KillResponse) String() string {
 func (*KillResponse) ProtoMessage() {}
 
 func (x *KillResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[18]
+	mi := &file_banger_api_v1_api_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1450,7 +1624,7 @@ func (x *KillResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillResponse.ProtoReflect.Descriptor instead.
 func (*KillResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{18}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *KillResponse) GetVm() *VM {
@@ -1463,13 +1637,14 @@ func (x *KillResponse) GetVm() *VM {
 type DeleteRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Vm            string                 `protobuf:"bytes,1,opt,name=vm,proto3" json:"vm,omitempty"`
+	StoppedOnly   bool                   `protobuf:"varint,2,opt,name=stopped_only,json=stoppedOnly,proto3" json:"stopped_only,omitempty"` // a conflict if it is not stopped by then
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DeleteRequest) Reset() {
 	*x = DeleteRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[19]
+	mi := &file_banger_api_v1_api_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1481,7 +1656,7 @@ func (x *DeleteRequest) String() string {
 func (*DeleteRequest) ProtoMessage() {}
 
 func (x *DeleteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[19]
+	mi := &file_banger_api_v1_api_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1494,7 +1669,7 @@ func (x *DeleteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRequest.ProtoReflect.Descriptor instead.
 func (*DeleteRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{19}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *DeleteRequest) GetVm() string {
@@ -1502,6 +1677,13 @@ func (x *DeleteRequest) GetVm() string {
 		return x.Vm
 	}
 	return ""
+}
+
+func (x *DeleteRequest) GetStoppedOnly() bool {
+	if x != nil {
+		return x.StoppedOnly
+	}
+	return false
 }
 
 type DeleteResponse struct {
@@ -1513,7 +1695,7 @@ type DeleteResponse struct {
 
 func (x *DeleteResponse) Reset() {
 	*x = DeleteResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[20]
+	mi := &file_banger_api_v1_api_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1525,7 +1707,7 @@ func (x *DeleteResponse) String() string {
 func (*DeleteResponse) ProtoMessage() {}
 
 func (x *DeleteResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[20]
+	mi := &file_banger_api_v1_api_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1538,7 +1720,7 @@ func (x *DeleteResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteResponse.ProtoReflect.Descriptor instead.
 func (*DeleteResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{20}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *DeleteResponse) GetVm() *VM {
@@ -1550,14 +1732,16 @@ func (x *DeleteResponse) GetVm() *VM {
 
 type ListRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	All           bool                   `protobuf:"varint,1,opt,name=all,proto3" json:"all,omitempty"` // machines that are not running too
+	All           bool                   `protobuf:"varint,1,opt,name=all,proto3" json:"all,omitempty"`      // machines that banger keeps for itself too
+	Labels        []string               `protobuf:"bytes,2,rep,name=labels,proto3" json:"labels,omitempty"` // KEY or KEY=VALUE; a machine must have all
+	States        []string               `protobuf:"bytes,3,rep,name=states,proto3" json:"states,omitempty"` // a machine must be in one; empty: any
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[21]
+	mi := &file_banger_api_v1_api_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1569,7 +1753,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[21]
+	mi := &file_banger_api_v1_api_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1582,7 +1766,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{21}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ListRequest) GetAll() bool {
@@ -1590,6 +1774,20 @@ func (x *ListRequest) GetAll() bool {
 		return x.All
 	}
 	return false
+}
+
+func (x *ListRequest) GetLabels() []string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *ListRequest) GetStates() []string {
+	if x != nil {
+		return x.States
+	}
+	return nil
 }
 
 type ListResponse struct {
@@ -1601,7 +1799,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[22]
+	mi := &file_banger_api_v1_api_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1613,7 +1811,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[22]
+	mi := &file_banger_api_v1_api_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1626,7 +1824,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{22}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListResponse) GetVms() []*VM {
@@ -1645,7 +1843,7 @@ type ShowRequest struct {
 
 func (x *ShowRequest) Reset() {
 	*x = ShowRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[23]
+	mi := &file_banger_api_v1_api_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1657,7 +1855,7 @@ func (x *ShowRequest) String() string {
 func (*ShowRequest) ProtoMessage() {}
 
 func (x *ShowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[23]
+	mi := &file_banger_api_v1_api_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1670,7 +1868,7 @@ func (x *ShowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowRequest.ProtoReflect.Descriptor instead.
 func (*ShowRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{23}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ShowRequest) GetVm() string {
@@ -1689,7 +1887,7 @@ type ShowResponse struct {
 
 func (x *ShowResponse) Reset() {
 	*x = ShowResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[24]
+	mi := &file_banger_api_v1_api_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1701,7 +1899,7 @@ func (x *ShowResponse) String() string {
 func (*ShowResponse) ProtoMessage() {}
 
 func (x *ShowResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[24]
+	mi := &file_banger_api_v1_api_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1714,7 +1912,7 @@ func (x *ShowResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowResponse.ProtoReflect.Descriptor instead.
 func (*ShowResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{24}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ShowResponse) GetVm() *VM {
@@ -1735,7 +1933,7 @@ type LogsRequest struct {
 
 func (x *LogsRequest) Reset() {
 	*x = LogsRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[25]
+	mi := &file_banger_api_v1_api_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1747,7 +1945,7 @@ func (x *LogsRequest) String() string {
 func (*LogsRequest) ProtoMessage() {}
 
 func (x *LogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[25]
+	mi := &file_banger_api_v1_api_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1760,7 +1958,7 @@ func (x *LogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsRequest.ProtoReflect.Descriptor instead.
 func (*LogsRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{25}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *LogsRequest) GetVm() string {
@@ -1793,7 +1991,7 @@ type LogsResponse struct {
 
 func (x *LogsResponse) Reset() {
 	*x = LogsResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[26]
+	mi := &file_banger_api_v1_api_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1805,7 +2003,7 @@ func (x *LogsResponse) String() string {
 func (*LogsResponse) ProtoMessage() {}
 
 func (x *LogsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[26]
+	mi := &file_banger_api_v1_api_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1818,12 +2016,190 @@ func (x *LogsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsResponse.ProtoReflect.Descriptor instead.
 func (*LogsResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{26}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *LogsResponse) GetData() []byte {
 	if x != nil {
 		return x.Data
+	}
+	return nil
+}
+
+type TunnelRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Msg:
+	//
+	//	*TunnelRequest_Start
+	//	*TunnelRequest_Tunnel
+	Msg           isTunnelRequest_Msg `protobuf_oneof:"msg"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TunnelRequest) Reset() {
+	*x = TunnelRequest{}
+	mi := &file_banger_api_v1_api_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TunnelRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TunnelRequest) ProtoMessage() {}
+
+func (x *TunnelRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_api_v1_api_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TunnelRequest.ProtoReflect.Descriptor instead.
+func (*TunnelRequest) Descriptor() ([]byte, []int) {
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *TunnelRequest) GetMsg() isTunnelRequest_Msg {
+	if x != nil {
+		return x.Msg
+	}
+	return nil
+}
+
+func (x *TunnelRequest) GetStart() *TunnelStart {
+	if x != nil {
+		if x, ok := x.Msg.(*TunnelRequest_Start); ok {
+			return x.Start
+		}
+	}
+	return nil
+}
+
+func (x *TunnelRequest) GetTunnel() *wire.TunnelRequest {
+	if x != nil {
+		if x, ok := x.Msg.(*TunnelRequest_Tunnel); ok {
+			return x.Tunnel
+		}
+	}
+	return nil
+}
+
+type isTunnelRequest_Msg interface {
+	isTunnelRequest_Msg()
+}
+
+type TunnelRequest_Start struct {
+	Start *TunnelStart `protobuf:"bytes,1,opt,name=start,proto3,oneof"` // first
+}
+
+type TunnelRequest_Tunnel struct {
+	Tunnel *wire.TunnelRequest `protobuf:"bytes,2,opt,name=tunnel,proto3,oneof"` // not target
+}
+
+func (*TunnelRequest_Start) isTunnelRequest_Msg() {}
+
+func (*TunnelRequest_Tunnel) isTunnelRequest_Msg() {}
+
+type TunnelStart struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Vm            string                 `protobuf:"bytes,1,opt,name=vm,proto3" json:"vm,omitempty"`
+	Target        string                 `protobuf:"bytes,2,opt,name=target,proto3" json:"target,omitempty"` // as in banger.agent.v1.TunnelRequest
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TunnelStart) Reset() {
+	*x = TunnelStart{}
+	mi := &file_banger_api_v1_api_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TunnelStart) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TunnelStart) ProtoMessage() {}
+
+func (x *TunnelStart) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_api_v1_api_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TunnelStart.ProtoReflect.Descriptor instead.
+func (*TunnelStart) Descriptor() ([]byte, []int) {
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *TunnelStart) GetVm() string {
+	if x != nil {
+		return x.Vm
+	}
+	return ""
+}
+
+func (x *TunnelStart) GetTarget() string {
+	if x != nil {
+		return x.Target
+	}
+	return ""
+}
+
+type TunnelResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Tunnel        *wire.TunnelResponse   `protobuf:"bytes,1,opt,name=tunnel,proto3" json:"tunnel,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TunnelResponse) Reset() {
+	*x = TunnelResponse{}
+	mi := &file_banger_api_v1_api_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TunnelResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TunnelResponse) ProtoMessage() {}
+
+func (x *TunnelResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_api_v1_api_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TunnelResponse.ProtoReflect.Descriptor instead.
+func (*TunnelResponse) Descriptor() ([]byte, []int) {
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *TunnelResponse) GetTunnel() *wire.TunnelResponse {
+	if x != nil {
+		return x.Tunnel
 	}
 	return nil
 }
@@ -1847,7 +2223,7 @@ type Image struct {
 
 func (x *Image) Reset() {
 	*x = Image{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[27]
+	mi := &file_banger_api_v1_api_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1859,7 +2235,7 @@ func (x *Image) String() string {
 func (*Image) ProtoMessage() {}
 
 func (x *Image) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[27]
+	mi := &file_banger_api_v1_api_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1872,7 +2248,7 @@ func (x *Image) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Image.ProtoReflect.Descriptor instead.
 func (*Image) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{27}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Image) GetName() string {
@@ -1962,7 +2338,7 @@ type Package struct {
 
 func (x *Package) Reset() {
 	*x = Package{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[28]
+	mi := &file_banger_api_v1_api_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1974,7 +2350,7 @@ func (x *Package) String() string {
 func (*Package) ProtoMessage() {}
 
 func (x *Package) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[28]
+	mi := &file_banger_api_v1_api_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1987,7 +2363,7 @@ func (x *Package) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Package.ProtoReflect.Descriptor instead.
 func (*Package) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{28}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Package) GetName() string {
@@ -2014,7 +2390,7 @@ type BuildImageRequest struct {
 
 func (x *BuildImageRequest) Reset() {
 	*x = BuildImageRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[29]
+	mi := &file_banger_api_v1_api_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2026,7 +2402,7 @@ func (x *BuildImageRequest) String() string {
 func (*BuildImageRequest) ProtoMessage() {}
 
 func (x *BuildImageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[29]
+	mi := &file_banger_api_v1_api_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2039,7 +2415,7 @@ func (x *BuildImageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BuildImageRequest.ProtoReflect.Descriptor instead.
 func (*BuildImageRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{29}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *BuildImageRequest) GetName() string {
@@ -2069,7 +2445,7 @@ type BuildImageResponse struct {
 
 func (x *BuildImageResponse) Reset() {
 	*x = BuildImageResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[30]
+	mi := &file_banger_api_v1_api_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2081,7 +2457,7 @@ func (x *BuildImageResponse) String() string {
 func (*BuildImageResponse) ProtoMessage() {}
 
 func (x *BuildImageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[30]
+	mi := &file_banger_api_v1_api_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2094,7 +2470,7 @@ func (x *BuildImageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BuildImageResponse.ProtoReflect.Descriptor instead.
 func (*BuildImageResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{30}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *BuildImageResponse) GetMsg() isBuildImageResponse_Msg {
@@ -2146,7 +2522,7 @@ type ListImagesRequest struct {
 
 func (x *ListImagesRequest) Reset() {
 	*x = ListImagesRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[31]
+	mi := &file_banger_api_v1_api_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2158,7 +2534,7 @@ func (x *ListImagesRequest) String() string {
 func (*ListImagesRequest) ProtoMessage() {}
 
 func (x *ListImagesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[31]
+	mi := &file_banger_api_v1_api_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2171,7 +2547,7 @@ func (x *ListImagesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListImagesRequest.ProtoReflect.Descriptor instead.
 func (*ListImagesRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{31}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{36}
 }
 
 type ListImagesResponse struct {
@@ -2183,7 +2559,7 @@ type ListImagesResponse struct {
 
 func (x *ListImagesResponse) Reset() {
 	*x = ListImagesResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[32]
+	mi := &file_banger_api_v1_api_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2195,7 +2571,7 @@ func (x *ListImagesResponse) String() string {
 func (*ListImagesResponse) ProtoMessage() {}
 
 func (x *ListImagesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[32]
+	mi := &file_banger_api_v1_api_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2208,7 +2584,7 @@ func (x *ListImagesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListImagesResponse.ProtoReflect.Descriptor instead.
 func (*ListImagesResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{32}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ListImagesResponse) GetImages() []*Image {
@@ -2227,7 +2603,7 @@ type ShowImageRequest struct {
 
 func (x *ShowImageRequest) Reset() {
 	*x = ShowImageRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[33]
+	mi := &file_banger_api_v1_api_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2239,7 +2615,7 @@ func (x *ShowImageRequest) String() string {
 func (*ShowImageRequest) ProtoMessage() {}
 
 func (x *ShowImageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[33]
+	mi := &file_banger_api_v1_api_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2252,7 +2628,7 @@ func (x *ShowImageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowImageRequest.ProtoReflect.Descriptor instead.
 func (*ShowImageRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{33}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ShowImageRequest) GetName() string {
@@ -2271,7 +2647,7 @@ type ShowImageResponse struct {
 
 func (x *ShowImageResponse) Reset() {
 	*x = ShowImageResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[34]
+	mi := &file_banger_api_v1_api_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2283,7 +2659,7 @@ func (x *ShowImageResponse) String() string {
 func (*ShowImageResponse) ProtoMessage() {}
 
 func (x *ShowImageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[34]
+	mi := &file_banger_api_v1_api_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2296,7 +2672,7 @@ func (x *ShowImageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowImageResponse.ProtoReflect.Descriptor instead.
 func (*ShowImageResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{34}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ShowImageResponse) GetImage() *Image {
@@ -2315,7 +2691,7 @@ type DeleteImageRequest struct {
 
 func (x *DeleteImageRequest) Reset() {
 	*x = DeleteImageRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[35]
+	mi := &file_banger_api_v1_api_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2327,7 +2703,7 @@ func (x *DeleteImageRequest) String() string {
 func (*DeleteImageRequest) ProtoMessage() {}
 
 func (x *DeleteImageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[35]
+	mi := &file_banger_api_v1_api_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2340,7 +2716,7 @@ func (x *DeleteImageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteImageRequest.ProtoReflect.Descriptor instead.
 func (*DeleteImageRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{35}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *DeleteImageRequest) GetName() string {
@@ -2358,7 +2734,7 @@ type DeleteImageResponse struct {
 
 func (x *DeleteImageResponse) Reset() {
 	*x = DeleteImageResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[36]
+	mi := &file_banger_api_v1_api_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2370,7 +2746,7 @@ func (x *DeleteImageResponse) String() string {
 func (*DeleteImageResponse) ProtoMessage() {}
 
 func (x *DeleteImageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[36]
+	mi := &file_banger_api_v1_api_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2383,7 +2759,7 @@ func (x *DeleteImageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteImageResponse.ProtoReflect.Descriptor instead.
 func (*DeleteImageResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{36}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{41}
 }
 
 type Kernel struct {
@@ -2402,7 +2778,7 @@ type Kernel struct {
 
 func (x *Kernel) Reset() {
 	*x = Kernel{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[37]
+	mi := &file_banger_api_v1_api_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2414,7 +2790,7 @@ func (x *Kernel) String() string {
 func (*Kernel) ProtoMessage() {}
 
 func (x *Kernel) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[37]
+	mi := &file_banger_api_v1_api_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2427,7 +2803,7 @@ func (x *Kernel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Kernel.ProtoReflect.Descriptor instead.
 func (*Kernel) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{37}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Kernel) GetName() string {
@@ -2495,7 +2871,7 @@ type PullKernelRequest struct {
 
 func (x *PullKernelRequest) Reset() {
 	*x = PullKernelRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[38]
+	mi := &file_banger_api_v1_api_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2507,7 +2883,7 @@ func (x *PullKernelRequest) String() string {
 func (*PullKernelRequest) ProtoMessage() {}
 
 func (x *PullKernelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[38]
+	mi := &file_banger_api_v1_api_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2520,7 +2896,7 @@ func (x *PullKernelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PullKernelRequest.ProtoReflect.Descriptor instead.
 func (*PullKernelRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{38}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *PullKernelRequest) GetName() string {
@@ -2543,7 +2919,7 @@ type PullKernelResponse struct {
 
 func (x *PullKernelResponse) Reset() {
 	*x = PullKernelResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[39]
+	mi := &file_banger_api_v1_api_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2555,7 +2931,7 @@ func (x *PullKernelResponse) String() string {
 func (*PullKernelResponse) ProtoMessage() {}
 
 func (x *PullKernelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[39]
+	mi := &file_banger_api_v1_api_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2568,7 +2944,7 @@ func (x *PullKernelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PullKernelResponse.ProtoReflect.Descriptor instead.
 func (*PullKernelResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{39}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *PullKernelResponse) GetMsg() isPullKernelResponse_Msg {
@@ -2626,7 +3002,7 @@ type ImportKernelRequest struct {
 
 func (x *ImportKernelRequest) Reset() {
 	*x = ImportKernelRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[40]
+	mi := &file_banger_api_v1_api_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2638,7 +3014,7 @@ func (x *ImportKernelRequest) String() string {
 func (*ImportKernelRequest) ProtoMessage() {}
 
 func (x *ImportKernelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[40]
+	mi := &file_banger_api_v1_api_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2651,7 +3027,7 @@ func (x *ImportKernelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportKernelRequest.ProtoReflect.Descriptor instead.
 func (*ImportKernelRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{40}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ImportKernelRequest) GetMsg() isImportKernelRequest_Msg {
@@ -2719,7 +3095,7 @@ type ImportKernelResponse struct {
 
 func (x *ImportKernelResponse) Reset() {
 	*x = ImportKernelResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[41]
+	mi := &file_banger_api_v1_api_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2731,7 +3107,7 @@ func (x *ImportKernelResponse) String() string {
 func (*ImportKernelResponse) ProtoMessage() {}
 
 func (x *ImportKernelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[41]
+	mi := &file_banger_api_v1_api_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2744,7 +3120,7 @@ func (x *ImportKernelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportKernelResponse.ProtoReflect.Descriptor instead.
 func (*ImportKernelResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{41}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ImportKernelResponse) GetKernel() *Kernel {
@@ -2762,7 +3138,7 @@ type ListKernelsRequest struct {
 
 func (x *ListKernelsRequest) Reset() {
 	*x = ListKernelsRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[42]
+	mi := &file_banger_api_v1_api_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2774,7 +3150,7 @@ func (x *ListKernelsRequest) String() string {
 func (*ListKernelsRequest) ProtoMessage() {}
 
 func (x *ListKernelsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[42]
+	mi := &file_banger_api_v1_api_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2787,7 +3163,7 @@ func (x *ListKernelsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKernelsRequest.ProtoReflect.Descriptor instead.
 func (*ListKernelsRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{42}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{47}
 }
 
 type ListKernelsResponse struct {
@@ -2799,7 +3175,7 @@ type ListKernelsResponse struct {
 
 func (x *ListKernelsResponse) Reset() {
 	*x = ListKernelsResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[43]
+	mi := &file_banger_api_v1_api_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2811,7 +3187,7 @@ func (x *ListKernelsResponse) String() string {
 func (*ListKernelsResponse) ProtoMessage() {}
 
 func (x *ListKernelsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[43]
+	mi := &file_banger_api_v1_api_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2824,7 +3200,7 @@ func (x *ListKernelsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKernelsResponse.ProtoReflect.Descriptor instead.
 func (*ListKernelsResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{43}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ListKernelsResponse) GetKernels() []*Kernel {
@@ -2843,7 +3219,7 @@ type ShowKernelRequest struct {
 
 func (x *ShowKernelRequest) Reset() {
 	*x = ShowKernelRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[44]
+	mi := &file_banger_api_v1_api_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2855,7 +3231,7 @@ func (x *ShowKernelRequest) String() string {
 func (*ShowKernelRequest) ProtoMessage() {}
 
 func (x *ShowKernelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[44]
+	mi := &file_banger_api_v1_api_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2868,7 +3244,7 @@ func (x *ShowKernelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowKernelRequest.ProtoReflect.Descriptor instead.
 func (*ShowKernelRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{44}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *ShowKernelRequest) GetName() string {
@@ -2887,7 +3263,7 @@ type ShowKernelResponse struct {
 
 func (x *ShowKernelResponse) Reset() {
 	*x = ShowKernelResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[45]
+	mi := &file_banger_api_v1_api_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2899,7 +3275,7 @@ func (x *ShowKernelResponse) String() string {
 func (*ShowKernelResponse) ProtoMessage() {}
 
 func (x *ShowKernelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[45]
+	mi := &file_banger_api_v1_api_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2912,7 +3288,7 @@ func (x *ShowKernelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowKernelResponse.ProtoReflect.Descriptor instead.
 func (*ShowKernelResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{45}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ShowKernelResponse) GetKernel() *Kernel {
@@ -2931,7 +3307,7 @@ type DeleteKernelRequest struct {
 
 func (x *DeleteKernelRequest) Reset() {
 	*x = DeleteKernelRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[46]
+	mi := &file_banger_api_v1_api_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2943,7 +3319,7 @@ func (x *DeleteKernelRequest) String() string {
 func (*DeleteKernelRequest) ProtoMessage() {}
 
 func (x *DeleteKernelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[46]
+	mi := &file_banger_api_v1_api_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2956,7 +3332,7 @@ func (x *DeleteKernelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteKernelRequest.ProtoReflect.Descriptor instead.
 func (*DeleteKernelRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{46}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *DeleteKernelRequest) GetName() string {
@@ -2974,7 +3350,7 @@ type DeleteKernelResponse struct {
 
 func (x *DeleteKernelResponse) Reset() {
 	*x = DeleteKernelResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[47]
+	mi := &file_banger_api_v1_api_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2986,7 +3362,7 @@ func (x *DeleteKernelResponse) String() string {
 func (*DeleteKernelResponse) ProtoMessage() {}
 
 func (x *DeleteKernelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[47]
+	mi := &file_banger_api_v1_api_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2999,7 +3375,7 @@ func (x *DeleteKernelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteKernelResponse.ProtoReflect.Descriptor instead.
 func (*DeleteKernelResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{47}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{52}
 }
 
 type StatusRequest struct {
@@ -3010,7 +3386,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[48]
+	mi := &file_banger_api_v1_api_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3022,7 +3398,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[48]
+	mi := &file_banger_api_v1_api_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3035,26 +3411,29 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{48}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{53}
 }
 
 type StatusResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Pid           int32                  `protobuf:"varint,1,opt,name=pid,proto3" json:"pid,omitempty"`
-	Version       string                 `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
-	Root          string                 `protobuf:"bytes,3,opt,name=root,proto3" json:"root,omitempty"`
-	Socket        string                 `protobuf:"bytes,4,opt,name=socket,proto3" json:"socket,omitempty"`
-	DnsAddr       string                 `protobuf:"bytes,5,opt,name=dns_addr,json=dnsAddr,proto3" json:"dns_addr,omitempty"`
-	Driver        string                 `protobuf:"bytes,6,opt,name=driver,proto3" json:"driver,omitempty"`
-	DriverReason  string                 `protobuf:"bytes,7,opt,name=driver_reason,json=driverReason,proto3" json:"driver_reason,omitempty"`
-	StartedAt     *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state             protoimpl.MessageState `protogen:"open.v1"`
+	Pid               int32                  `protobuf:"varint,1,opt,name=pid,proto3" json:"pid,omitempty"`
+	Version           string                 `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	Root              string                 `protobuf:"bytes,3,opt,name=root,proto3" json:"root,omitempty"`
+	Socket            string                 `protobuf:"bytes,4,opt,name=socket,proto3" json:"socket,omitempty"`
+	DnsAddr           string                 `protobuf:"bytes,5,opt,name=dns_addr,json=dnsAddr,proto3" json:"dns_addr,omitempty"`
+	Driver            string                 `protobuf:"bytes,6,opt,name=driver,proto3" json:"driver,omitempty"`
+	DriverReason      string                 `protobuf:"bytes,7,opt,name=driver_reason,json=driverReason,proto3" json:"driver_reason,omitempty"`
+	StartedAt         *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
+	SshIdentityPath   string                 `protobuf:"bytes,9,opt,name=ssh_identity_path,json=sshIdentityPath,proto3" json:"ssh_identity_path,omitempty"`          // private key that machines let in
+	SshKnownHostsPath string                 `protobuf:"bytes,10,opt,name=ssh_known_hosts_path,json=sshKnownHostsPath,proto3" json:"ssh_known_hosts_path,omitempty"` // the host keys of all machines
+	Warnings          []string               `protobuf:"bytes,11,rep,name=warnings,proto3" json:"warnings,omitempty"`                                                // what is not as it should be
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[49]
+	mi := &file_banger_api_v1_api_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3066,7 +3445,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[49]
+	mi := &file_banger_api_v1_api_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3079,7 +3458,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{49}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *StatusResponse) GetPid() int32 {
@@ -3138,6 +3517,27 @@ func (x *StatusResponse) GetStartedAt() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *StatusResponse) GetSshIdentityPath() string {
+	if x != nil {
+		return x.SshIdentityPath
+	}
+	return ""
+}
+
+func (x *StatusResponse) GetSshKnownHostsPath() string {
+	if x != nil {
+		return x.SshKnownHostsPath
+	}
+	return ""
+}
+
+func (x *StatusResponse) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
+}
+
 type ShutdownRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -3146,7 +3546,7 @@ type ShutdownRequest struct {
 
 func (x *ShutdownRequest) Reset() {
 	*x = ShutdownRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[50]
+	mi := &file_banger_api_v1_api_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3158,7 +3558,7 @@ func (x *ShutdownRequest) String() string {
 func (*ShutdownRequest) ProtoMessage() {}
 
 func (x *ShutdownRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[50]
+	mi := &file_banger_api_v1_api_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3171,7 +3571,7 @@ func (x *ShutdownRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShutdownRequest.ProtoReflect.Descriptor instead.
 func (*ShutdownRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{50}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{55}
 }
 
 type ShutdownResponse struct {
@@ -3182,7 +3582,7 @@ type ShutdownResponse struct {
 
 func (x *ShutdownResponse) Reset() {
 	*x = ShutdownResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[51]
+	mi := &file_banger_api_v1_api_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3194,7 +3594,7 @@ func (x *ShutdownResponse) String() string {
 func (*ShutdownResponse) ProtoMessage() {}
 
 func (x *ShutdownResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[51]
+	mi := &file_banger_api_v1_api_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3207,7 +3607,7 @@ func (x *ShutdownResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShutdownResponse.ProtoReflect.Descriptor instead.
 func (*ShutdownResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{51}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{56}
 }
 
 // ErrorDetail travels with every error.
@@ -3222,7 +3622,7 @@ type ErrorDetail struct {
 
 func (x *ErrorDetail) Reset() {
 	*x = ErrorDetail{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[52]
+	mi := &file_banger_api_v1_api_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3234,7 +3634,7 @@ func (x *ErrorDetail) String() string {
 func (*ErrorDetail) ProtoMessage() {}
 
 func (x *ErrorDetail) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[52]
+	mi := &file_banger_api_v1_api_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3247,7 +3647,7 @@ func (x *ErrorDetail) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ErrorDetail.ProtoReflect.Descriptor instead.
 func (*ErrorDetail) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{52}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *ErrorDetail) GetKind() string {
@@ -3275,7 +3675,7 @@ var File_banger_api_v1_api_proto protoreflect.FileDescriptor
 
 const file_banger_api_v1_api_proto_rawDesc = "" +
 	"\n" +
-	"\x17banger/api/v1/api.proto\x12\rbanger.api.v1\x1a\x1bbanger/agent/v1/agent.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa9\a\n" +
+	"\x17banger/api/v1/api.proto\x12\rbanger.api.v1\x1a\x1bbanger/agent/v1/agent.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc3\a\n" +
 	"\x02VM\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
@@ -3310,7 +3710,8 @@ const file_banger_api_v1_api_proto_rawDesc = "" +
 	"started_at\x18\x18 \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAt\x125\n" +
 	"\x06labels\x18\x19 \x03(\v2\x1d.banger.api.v1.VM.LabelsEntryR\x06labels\x12\x1c\n" +
 	"\tephemeral\x18\x1a \x01(\bR\tephemeral\x120\n" +
-	"\ahandles\x18\x1b \x01(\v2\x16.banger.api.v1.HandlesR\ahandles\x1a9\n" +
+	"\ahandles\x18\x1b \x01(\v2\x16.banger.api.v1.HandlesR\ahandles\x12\x18\n" +
+	"\anetwork\x18\x1c \x01(\tR\anetwork\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x89\x02\n" +
@@ -3329,7 +3730,7 @@ const file_banger_api_v1_api_proto_rawDesc = "" +
 	"\t_cow_loopB\n" +
 	"\n" +
 	"\b_dm_nameB\t\n" +
-	"\a_dm_dev\"\xb5\x02\n" +
+	"\a_dm_dev\"\xcf\x02\n" +
 	"\x04Spec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05image\x18\x02 \x01(\tR\x05image\x12\x16\n" +
@@ -3340,7 +3741,8 @@ const file_banger_api_v1_api_proto_rawDesc = "" +
 	"\n" +
 	"disk_bytes\x18\x06 \x01(\x03R\tdiskBytes\x127\n" +
 	"\x06labels\x18\a \x03(\v2\x1f.banger.api.v1.Spec.LabelsEntryR\x06labels\x12\x16\n" +
-	"\x06driver\x18\b \x01(\tR\x06driver\x1a9\n" +
+	"\x06driver\x18\b \x01(\tR\x06driver\x12\x18\n" +
+	"\anetwork\x18\t \x01(\tR\anetwork\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"b\n" +
@@ -3357,12 +3759,13 @@ const file_banger_api_v1_api_proto_rawDesc = "" +
 	"\bRunStart\x12'\n" +
 	"\x04spec\x18\x01 \x01(\v2\x13.banger.api.v1.SpecR\x04spec\x12\x1c\n" +
 	"\tephemeral\x18\x02 \x01(\bR\tephemeral\x124\n" +
-	"\acommand\x18\x03 \x01(\v2\x1a.banger.agent.v1.ExecStartR\acommand\"\xd9\x01\n" +
+	"\acommand\x18\x03 \x01(\v2\x1a.banger.agent.v1.ExecStartR\acommand\"\xf3\x01\n" +
 	"\vRunResponse\x125\n" +
 	"\bprogress\x18\x01 \x01(\v2\x17.banger.api.v1.ProgressH\x00R\bprogress\x12#\n" +
 	"\x02vm\x18\x02 \x01(\v2\x11.banger.api.v1.VMH\x00R\x02vm\x123\n" +
 	"\x04exec\x18\x03 \x01(\v2\x1d.banger.agent.v1.ExecResponseH\x00R\x04exec\x122\n" +
-	"\acleanup\x18\x04 \x01(\v2\x16.banger.api.v1.CleanupH\x00R\acleanupB\x05\n" +
+	"\acleanup\x18\x04 \x01(\v2\x16.banger.api.v1.CleanupH\x00R\acleanup\x12\x18\n" +
+	"\x06notice\x18\x05 \x01(\tH\x00R\x06noticeB\x05\n" +
 	"\x03msg\"#\n" +
 	"\aCleanup\x12\x18\n" +
 	"\awarning\x18\x01 \x01(\tR\awarning\"w\n" +
@@ -3372,9 +3775,10 @@ const file_banger_api_v1_api_proto_rawDesc = "" +
 	"\x03msg\"N\n" +
 	"\x06ExecIn\x12\x0e\n" +
 	"\x02vm\x18\x01 \x01(\tR\x02vm\x124\n" +
-	"\acommand\x18\x02 \x01(\v2\x1a.banger.agent.v1.ExecStartR\acommand\"A\n" +
+	"\acommand\x18\x02 \x01(\v2\x1a.banger.agent.v1.ExecStartR\acommand\"Y\n" +
 	"\fExecResponse\x121\n" +
-	"\x04exec\x18\x01 \x01(\v2\x1d.banger.agent.v1.ExecResponseR\x04exec\"S\n" +
+	"\x04exec\x18\x01 \x01(\v2\x1d.banger.agent.v1.ExecResponseR\x04exec\x12\x16\n" +
+	"\x06notice\x18\x02 \x01(\tR\x06notice\"S\n" +
 	"\rCreateRequest\x12'\n" +
 	"\x04spec\x18\x01 \x01(\v2\x13.banger.api.v1.SpecR\x04spec\x12\x19\n" +
 	"\bno_start\x18\x02 \x01(\bR\anoStart\"s\n" +
@@ -3387,6 +3791,13 @@ const file_banger_api_v1_api_proto_rawDesc = "" +
 	"\rStartResponse\x125\n" +
 	"\bprogress\x18\x01 \x01(\v2\x17.banger.api.v1.ProgressH\x00R\bprogress\x12#\n" +
 	"\x02vm\x18\x02 \x01(\v2\x11.banger.api.v1.VMH\x00R\x02vmB\x05\n" +
+	"\x03msg\"Q\n" +
+	"\x0eRestartRequest\x12\x0e\n" +
+	"\x02vm\x18\x01 \x01(\tR\x02vm\x12/\n" +
+	"\x05grace\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x05grace\"t\n" +
+	"\x0fRestartResponse\x125\n" +
+	"\bprogress\x18\x01 \x01(\v2\x17.banger.api.v1.ProgressH\x00R\bprogress\x12#\n" +
+	"\x02vm\x18\x02 \x01(\v2\x11.banger.api.v1.VMH\x00R\x02vmB\x05\n" +
 	"\x03msg\"N\n" +
 	"\vStopRequest\x12\x0e\n" +
 	"\x02vm\x18\x01 \x01(\tR\x02vm\x12/\n" +
@@ -3396,13 +3807,16 @@ const file_banger_api_v1_api_proto_rawDesc = "" +
 	"\vKillRequest\x12\x0e\n" +
 	"\x02vm\x18\x01 \x01(\tR\x02vm\"1\n" +
 	"\fKillResponse\x12!\n" +
-	"\x02vm\x18\x01 \x01(\v2\x11.banger.api.v1.VMR\x02vm\"\x1f\n" +
+	"\x02vm\x18\x01 \x01(\v2\x11.banger.api.v1.VMR\x02vm\"B\n" +
 	"\rDeleteRequest\x12\x0e\n" +
-	"\x02vm\x18\x01 \x01(\tR\x02vm\"3\n" +
+	"\x02vm\x18\x01 \x01(\tR\x02vm\x12!\n" +
+	"\fstopped_only\x18\x02 \x01(\bR\vstoppedOnly\"3\n" +
 	"\x0eDeleteResponse\x12!\n" +
-	"\x02vm\x18\x01 \x01(\v2\x11.banger.api.v1.VMR\x02vm\"\x1f\n" +
+	"\x02vm\x18\x01 \x01(\v2\x11.banger.api.v1.VMR\x02vm\"O\n" +
 	"\vListRequest\x12\x10\n" +
-	"\x03all\x18\x01 \x01(\bR\x03all\"3\n" +
+	"\x03all\x18\x01 \x01(\bR\x03all\x12\x16\n" +
+	"\x06labels\x18\x02 \x03(\tR\x06labels\x12\x16\n" +
+	"\x06states\x18\x03 \x03(\tR\x06states\"3\n" +
 	"\fListResponse\x12#\n" +
 	"\x03vms\x18\x01 \x03(\v2\x11.banger.api.v1.VMR\x03vms\"\x1d\n" +
 	"\vShowRequest\x12\x0e\n" +
@@ -3414,7 +3828,16 @@ const file_banger_api_v1_api_proto_rawDesc = "" +
 	"\x06follow\x18\x02 \x01(\bR\x06follow\x12\x12\n" +
 	"\x04tail\x18\x03 \x01(\x05R\x04tail\"\"\n" +
 	"\fLogsResponse\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data\"\xeb\x02\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\"\x84\x01\n" +
+	"\rTunnelRequest\x122\n" +
+	"\x05start\x18\x01 \x01(\v2\x1a.banger.api.v1.TunnelStartH\x00R\x05start\x128\n" +
+	"\x06tunnel\x18\x02 \x01(\v2\x1e.banger.agent.v1.TunnelRequestH\x00R\x06tunnelB\x05\n" +
+	"\x03msg\"5\n" +
+	"\vTunnelStart\x12\x0e\n" +
+	"\x02vm\x18\x01 \x01(\tR\x02vm\x12\x16\n" +
+	"\x06target\x18\x02 \x01(\tR\x06target\"I\n" +
+	"\x0eTunnelResponse\x127\n" +
+	"\x06tunnel\x18\x01 \x01(\v2\x1f.banger.agent.v1.TunnelResponseR\x06tunnel\"\xeb\x02\n" +
 	"\x05Image\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x1f\n" +
@@ -3485,7 +3908,7 @@ const file_banger_api_v1_api_proto_rawDesc = "" +
 	"\x13DeleteKernelRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"\x16\n" +
 	"\x14DeleteKernelResponse\"\x0f\n" +
-	"\rStatusRequest\"\xfb\x01\n" +
+	"\rStatusRequest\"\xf4\x02\n" +
 	"\x0eStatusResponse\x12\x10\n" +
 	"\x03pid\x18\x01 \x01(\x05R\x03pid\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x12\n" +
@@ -3495,24 +3918,30 @@ const file_banger_api_v1_api_proto_rawDesc = "" +
 	"\x06driver\x18\x06 \x01(\tR\x06driver\x12#\n" +
 	"\rdriver_reason\x18\a \x01(\tR\fdriverReason\x129\n" +
 	"\n" +
-	"started_at\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAt\"\x11\n" +
+	"started_at\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAt\x12*\n" +
+	"\x11ssh_identity_path\x18\t \x01(\tR\x0fsshIdentityPath\x12/\n" +
+	"\x14ssh_known_hosts_path\x18\n" +
+	" \x01(\tR\x11sshKnownHostsPath\x12\x1a\n" +
+	"\bwarnings\x18\v \x03(\tR\bwarnings\"\x11\n" +
 	"\x0fShutdownRequest\"\x12\n" +
 	"\x10ShutdownResponse\"Q\n" +
 	"\vErrorDetail\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x14\n" +
-	"\x05hints\x18\x03 \x03(\tR\x05hints2\xaf\x05\n" +
+	"\x05hints\x18\x03 \x03(\tR\x05hints2\xc6\x06\n" +
 	"\tVMService\x12@\n" +
 	"\x03Run\x12\x19.banger.api.v1.RunRequest\x1a\x1a.banger.api.v1.RunResponse(\x010\x01\x12C\n" +
 	"\x04Exec\x12\x1a.banger.api.v1.ExecRequest\x1a\x1b.banger.api.v1.ExecResponse(\x010\x01\x12G\n" +
 	"\x06Create\x12\x1c.banger.api.v1.CreateRequest\x1a\x1d.banger.api.v1.CreateResponse0\x01\x12D\n" +
-	"\x05Start\x12\x1b.banger.api.v1.StartRequest\x1a\x1c.banger.api.v1.StartResponse0\x01\x12?\n" +
+	"\x05Start\x12\x1b.banger.api.v1.StartRequest\x1a\x1c.banger.api.v1.StartResponse0\x01\x12J\n" +
+	"\aRestart\x12\x1d.banger.api.v1.RestartRequest\x1a\x1e.banger.api.v1.RestartResponse0\x01\x12?\n" +
 	"\x04Stop\x12\x1a.banger.api.v1.StopRequest\x1a\x1b.banger.api.v1.StopResponse\x12?\n" +
 	"\x04Kill\x12\x1a.banger.api.v1.KillRequest\x1a\x1b.banger.api.v1.KillResponse\x12E\n" +
 	"\x06Delete\x12\x1c.banger.api.v1.DeleteRequest\x1a\x1d.banger.api.v1.DeleteResponse\x12?\n" +
 	"\x04List\x12\x1a.banger.api.v1.ListRequest\x1a\x1b.banger.api.v1.ListResponse\x12?\n" +
 	"\x04Show\x12\x1a.banger.api.v1.ShowRequest\x1a\x1b.banger.api.v1.ShowResponse\x12A\n" +
-	"\x04Logs\x12\x1a.banger.api.v1.LogsRequest\x1a\x1b.banger.api.v1.LogsResponse0\x012\xdc\x02\n" +
+	"\x04Logs\x12\x1a.banger.api.v1.LogsRequest\x1a\x1b.banger.api.v1.LogsResponse0\x01\x12I\n" +
+	"\x06Tunnel\x12\x1c.banger.api.v1.TunnelRequest\x1a\x1d.banger.api.v1.TunnelResponse(\x010\x012\xdc\x02\n" +
 	"\fImageService\x12S\n" +
 	"\n" +
 	"BuildImage\x12 .banger.api.v1.BuildImageRequest\x1a!.banger.api.v1.BuildImageResponse0\x01\x12Q\n" +
@@ -3544,7 +3973,7 @@ func file_banger_api_v1_api_proto_rawDescGZIP() []byte {
 	return file_banger_api_v1_api_proto_rawDescData
 }
 
-var file_banger_api_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 55)
+var file_banger_api_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 60)
 var file_banger_api_v1_api_proto_goTypes = []any{
 	(*VM)(nil),                    // 0: banger.api.v1.VM
 	(*Handles)(nil),               // 1: banger.api.v1.Handles
@@ -3561,141 +3990,158 @@ var file_banger_api_v1_api_proto_goTypes = []any{
 	(*CreateResponse)(nil),        // 12: banger.api.v1.CreateResponse
 	(*StartRequest)(nil),          // 13: banger.api.v1.StartRequest
 	(*StartResponse)(nil),         // 14: banger.api.v1.StartResponse
-	(*StopRequest)(nil),           // 15: banger.api.v1.StopRequest
-	(*StopResponse)(nil),          // 16: banger.api.v1.StopResponse
-	(*KillRequest)(nil),           // 17: banger.api.v1.KillRequest
-	(*KillResponse)(nil),          // 18: banger.api.v1.KillResponse
-	(*DeleteRequest)(nil),         // 19: banger.api.v1.DeleteRequest
-	(*DeleteResponse)(nil),        // 20: banger.api.v1.DeleteResponse
-	(*ListRequest)(nil),           // 21: banger.api.v1.ListRequest
-	(*ListResponse)(nil),          // 22: banger.api.v1.ListResponse
-	(*ShowRequest)(nil),           // 23: banger.api.v1.ShowRequest
-	(*ShowResponse)(nil),          // 24: banger.api.v1.ShowResponse
-	(*LogsRequest)(nil),           // 25: banger.api.v1.LogsRequest
-	(*LogsResponse)(nil),          // 26: banger.api.v1.LogsResponse
-	(*Image)(nil),                 // 27: banger.api.v1.Image
-	(*Package)(nil),               // 28: banger.api.v1.Package
-	(*BuildImageRequest)(nil),     // 29: banger.api.v1.BuildImageRequest
-	(*BuildImageResponse)(nil),    // 30: banger.api.v1.BuildImageResponse
-	(*ListImagesRequest)(nil),     // 31: banger.api.v1.ListImagesRequest
-	(*ListImagesResponse)(nil),    // 32: banger.api.v1.ListImagesResponse
-	(*ShowImageRequest)(nil),      // 33: banger.api.v1.ShowImageRequest
-	(*ShowImageResponse)(nil),     // 34: banger.api.v1.ShowImageResponse
-	(*DeleteImageRequest)(nil),    // 35: banger.api.v1.DeleteImageRequest
-	(*DeleteImageResponse)(nil),   // 36: banger.api.v1.DeleteImageResponse
-	(*Kernel)(nil),                // 37: banger.api.v1.Kernel
-	(*PullKernelRequest)(nil),     // 38: banger.api.v1.PullKernelRequest
-	(*PullKernelResponse)(nil),    // 39: banger.api.v1.PullKernelResponse
-	(*ImportKernelRequest)(nil),   // 40: banger.api.v1.ImportKernelRequest
-	(*ImportKernelResponse)(nil),  // 41: banger.api.v1.ImportKernelResponse
-	(*ListKernelsRequest)(nil),    // 42: banger.api.v1.ListKernelsRequest
-	(*ListKernelsResponse)(nil),   // 43: banger.api.v1.ListKernelsResponse
-	(*ShowKernelRequest)(nil),     // 44: banger.api.v1.ShowKernelRequest
-	(*ShowKernelResponse)(nil),    // 45: banger.api.v1.ShowKernelResponse
-	(*DeleteKernelRequest)(nil),   // 46: banger.api.v1.DeleteKernelRequest
-	(*DeleteKernelResponse)(nil),  // 47: banger.api.v1.DeleteKernelResponse
-	(*StatusRequest)(nil),         // 48: banger.api.v1.StatusRequest
-	(*StatusResponse)(nil),        // 49: banger.api.v1.StatusResponse
-	(*ShutdownRequest)(nil),       // 50: banger.api.v1.ShutdownRequest
-	(*ShutdownResponse)(nil),      // 51: banger.api.v1.ShutdownResponse
-	(*ErrorDetail)(nil),           // 52: banger.api.v1.ErrorDetail
-	nil,                           // 53: banger.api.v1.VM.LabelsEntry
-	nil,                           // 54: banger.api.v1.Spec.LabelsEntry
-	(*timestamppb.Timestamp)(nil), // 55: google.protobuf.Timestamp
-	(*wire.ExecRequest)(nil),      // 56: banger.agent.v1.ExecRequest
-	(*wire.ExecStart)(nil),        // 57: banger.agent.v1.ExecStart
-	(*wire.ExecResponse)(nil),     // 58: banger.agent.v1.ExecResponse
-	(*durationpb.Duration)(nil),   // 59: google.protobuf.Duration
+	(*RestartRequest)(nil),        // 15: banger.api.v1.RestartRequest
+	(*RestartResponse)(nil),       // 16: banger.api.v1.RestartResponse
+	(*StopRequest)(nil),           // 17: banger.api.v1.StopRequest
+	(*StopResponse)(nil),          // 18: banger.api.v1.StopResponse
+	(*KillRequest)(nil),           // 19: banger.api.v1.KillRequest
+	(*KillResponse)(nil),          // 20: banger.api.v1.KillResponse
+	(*DeleteRequest)(nil),         // 21: banger.api.v1.DeleteRequest
+	(*DeleteResponse)(nil),        // 22: banger.api.v1.DeleteResponse
+	(*ListRequest)(nil),           // 23: banger.api.v1.ListRequest
+	(*ListResponse)(nil),          // 24: banger.api.v1.ListResponse
+	(*ShowRequest)(nil),           // 25: banger.api.v1.ShowRequest
+	(*ShowResponse)(nil),          // 26: banger.api.v1.ShowResponse
+	(*LogsRequest)(nil),           // 27: banger.api.v1.LogsRequest
+	(*LogsResponse)(nil),          // 28: banger.api.v1.LogsResponse
+	(*TunnelRequest)(nil),         // 29: banger.api.v1.TunnelRequest
+	(*TunnelStart)(nil),           // 30: banger.api.v1.TunnelStart
+	(*TunnelResponse)(nil),        // 31: banger.api.v1.TunnelResponse
+	(*Image)(nil),                 // 32: banger.api.v1.Image
+	(*Package)(nil),               // 33: banger.api.v1.Package
+	(*BuildImageRequest)(nil),     // 34: banger.api.v1.BuildImageRequest
+	(*BuildImageResponse)(nil),    // 35: banger.api.v1.BuildImageResponse
+	(*ListImagesRequest)(nil),     // 36: banger.api.v1.ListImagesRequest
+	(*ListImagesResponse)(nil),    // 37: banger.api.v1.ListImagesResponse
+	(*ShowImageRequest)(nil),      // 38: banger.api.v1.ShowImageRequest
+	(*ShowImageResponse)(nil),     // 39: banger.api.v1.ShowImageResponse
+	(*DeleteImageRequest)(nil),    // 40: banger.api.v1.DeleteImageRequest
+	(*DeleteImageResponse)(nil),   // 41: banger.api.v1.DeleteImageResponse
+	(*Kernel)(nil),                // 42: banger.api.v1.Kernel
+	(*PullKernelRequest)(nil),     // 43: banger.api.v1.PullKernelRequest
+	(*PullKernelResponse)(nil),    // 44: banger.api.v1.PullKernelResponse
+	(*ImportKernelRequest)(nil),   // 45: banger.api.v1.ImportKernelRequest
+	(*ImportKernelResponse)(nil),  // 46: banger.api.v1.ImportKernelResponse
+	(*ListKernelsRequest)(nil),    // 47: banger.api.v1.ListKernelsRequest
+	(*ListKernelsResponse)(nil),   // 48: banger.api.v1.ListKernelsResponse
+	(*ShowKernelRequest)(nil),     // 49: banger.api.v1.ShowKernelRequest
+	(*ShowKernelResponse)(nil),    // 50: banger.api.v1.ShowKernelResponse
+	(*DeleteKernelRequest)(nil),   // 51: banger.api.v1.DeleteKernelRequest
+	(*DeleteKernelResponse)(nil),  // 52: banger.api.v1.DeleteKernelResponse
+	(*StatusRequest)(nil),         // 53: banger.api.v1.StatusRequest
+	(*StatusResponse)(nil),        // 54: banger.api.v1.StatusResponse
+	(*ShutdownRequest)(nil),       // 55: banger.api.v1.ShutdownRequest
+	(*ShutdownResponse)(nil),      // 56: banger.api.v1.ShutdownResponse
+	(*ErrorDetail)(nil),           // 57: banger.api.v1.ErrorDetail
+	nil,                           // 58: banger.api.v1.VM.LabelsEntry
+	nil,                           // 59: banger.api.v1.Spec.LabelsEntry
+	(*timestamppb.Timestamp)(nil), // 60: google.protobuf.Timestamp
+	(*wire.ExecRequest)(nil),      // 61: banger.agent.v1.ExecRequest
+	(*wire.ExecStart)(nil),        // 62: banger.agent.v1.ExecStart
+	(*wire.ExecResponse)(nil),     // 63: banger.agent.v1.ExecResponse
+	(*durationpb.Duration)(nil),   // 64: google.protobuf.Duration
+	(*wire.TunnelRequest)(nil),    // 65: banger.agent.v1.TunnelRequest
+	(*wire.TunnelResponse)(nil),   // 66: banger.agent.v1.TunnelResponse
 }
 var file_banger_api_v1_api_proto_depIdxs = []int32{
-	55, // 0: banger.api.v1.VM.created_at:type_name -> google.protobuf.Timestamp
-	55, // 1: banger.api.v1.VM.started_at:type_name -> google.protobuf.Timestamp
-	53, // 2: banger.api.v1.VM.labels:type_name -> banger.api.v1.VM.LabelsEntry
+	60, // 0: banger.api.v1.VM.created_at:type_name -> google.protobuf.Timestamp
+	60, // 1: banger.api.v1.VM.started_at:type_name -> google.protobuf.Timestamp
+	58, // 2: banger.api.v1.VM.labels:type_name -> banger.api.v1.VM.LabelsEntry
 	1,  // 3: banger.api.v1.VM.handles:type_name -> banger.api.v1.Handles
-	54, // 4: banger.api.v1.Spec.labels:type_name -> banger.api.v1.Spec.LabelsEntry
+	59, // 4: banger.api.v1.Spec.labels:type_name -> banger.api.v1.Spec.LabelsEntry
 	5,  // 5: banger.api.v1.RunRequest.start:type_name -> banger.api.v1.RunStart
-	56, // 6: banger.api.v1.RunRequest.exec:type_name -> banger.agent.v1.ExecRequest
+	61, // 6: banger.api.v1.RunRequest.exec:type_name -> banger.agent.v1.ExecRequest
 	2,  // 7: banger.api.v1.RunStart.spec:type_name -> banger.api.v1.Spec
-	57, // 8: banger.api.v1.RunStart.command:type_name -> banger.agent.v1.ExecStart
+	62, // 8: banger.api.v1.RunStart.command:type_name -> banger.agent.v1.ExecStart
 	3,  // 9: banger.api.v1.RunResponse.progress:type_name -> banger.api.v1.Progress
 	0,  // 10: banger.api.v1.RunResponse.vm:type_name -> banger.api.v1.VM
-	58, // 11: banger.api.v1.RunResponse.exec:type_name -> banger.agent.v1.ExecResponse
+	63, // 11: banger.api.v1.RunResponse.exec:type_name -> banger.agent.v1.ExecResponse
 	7,  // 12: banger.api.v1.RunResponse.cleanup:type_name -> banger.api.v1.Cleanup
 	9,  // 13: banger.api.v1.ExecRequest.start:type_name -> banger.api.v1.ExecIn
-	56, // 14: banger.api.v1.ExecRequest.exec:type_name -> banger.agent.v1.ExecRequest
-	57, // 15: banger.api.v1.ExecIn.command:type_name -> banger.agent.v1.ExecStart
-	58, // 16: banger.api.v1.ExecResponse.exec:type_name -> banger.agent.v1.ExecResponse
+	61, // 14: banger.api.v1.ExecRequest.exec:type_name -> banger.agent.v1.ExecRequest
+	62, // 15: banger.api.v1.ExecIn.command:type_name -> banger.agent.v1.ExecStart
+	63, // 16: banger.api.v1.ExecResponse.exec:type_name -> banger.agent.v1.ExecResponse
 	2,  // 17: banger.api.v1.CreateRequest.spec:type_name -> banger.api.v1.Spec
 	3,  // 18: banger.api.v1.CreateResponse.progress:type_name -> banger.api.v1.Progress
 	0,  // 19: banger.api.v1.CreateResponse.vm:type_name -> banger.api.v1.VM
 	3,  // 20: banger.api.v1.StartResponse.progress:type_name -> banger.api.v1.Progress
 	0,  // 21: banger.api.v1.StartResponse.vm:type_name -> banger.api.v1.VM
-	59, // 22: banger.api.v1.StopRequest.grace:type_name -> google.protobuf.Duration
-	0,  // 23: banger.api.v1.StopResponse.vm:type_name -> banger.api.v1.VM
-	0,  // 24: banger.api.v1.KillResponse.vm:type_name -> banger.api.v1.VM
-	0,  // 25: banger.api.v1.DeleteResponse.vm:type_name -> banger.api.v1.VM
-	0,  // 26: banger.api.v1.ListResponse.vms:type_name -> banger.api.v1.VM
-	0,  // 27: banger.api.v1.ShowResponse.vm:type_name -> banger.api.v1.VM
-	28, // 28: banger.api.v1.Image.packages:type_name -> banger.api.v1.Package
-	55, // 29: banger.api.v1.Image.created_at:type_name -> google.protobuf.Timestamp
-	3,  // 30: banger.api.v1.BuildImageResponse.progress:type_name -> banger.api.v1.Progress
-	27, // 31: banger.api.v1.BuildImageResponse.image:type_name -> banger.api.v1.Image
-	27, // 32: banger.api.v1.ListImagesResponse.images:type_name -> banger.api.v1.Image
-	27, // 33: banger.api.v1.ShowImageResponse.image:type_name -> banger.api.v1.Image
-	55, // 34: banger.api.v1.Kernel.created_at:type_name -> google.protobuf.Timestamp
-	3,  // 35: banger.api.v1.PullKernelResponse.progress:type_name -> banger.api.v1.Progress
-	37, // 36: banger.api.v1.PullKernelResponse.kernel:type_name -> banger.api.v1.Kernel
-	37, // 37: banger.api.v1.ImportKernelResponse.kernel:type_name -> banger.api.v1.Kernel
-	37, // 38: banger.api.v1.ListKernelsResponse.kernels:type_name -> banger.api.v1.Kernel
-	37, // 39: banger.api.v1.ShowKernelResponse.kernel:type_name -> banger.api.v1.Kernel
-	55, // 40: banger.api.v1.StatusResponse.started_at:type_name -> google.protobuf.Timestamp
-	4,  // 41: banger.api.v1.VMService.Run:input_type -> banger.api.v1.RunRequest
-	8,  // 42: banger.api.v1.VMService.Exec:input_type -> banger.api.v1.ExecRequest
-	11, // 43: banger.api.v1.VMService.Create:input_type -> banger.api.v1.CreateRequest
-	13, // 44: banger.api.v1.VMService.Start:input_type -> banger.api.v1.StartRequest
-	15, // 45: banger.api.v1.VMService.Stop:input_type -> banger.api.v1.StopRequest
-	17, // 46: banger.api.v1.VMService.Kill:input_type -> banger.api.v1.KillRequest
-	19, // 47: banger.api.v1.VMService.Delete:input_type -> banger.api.v1.DeleteRequest
-	21, // 48: banger.api.v1.VMService.List:input_type -> banger.api.v1.ListRequest
-	23, // 49: banger.api.v1.VMService.Show:input_type -> banger.api.v1.ShowRequest
-	25, // 50: banger.api.v1.VMService.Logs:input_type -> banger.api.v1.LogsRequest
-	29, // 51: banger.api.v1.ImageService.BuildImage:input_type -> banger.api.v1.BuildImageRequest
-	31, // 52: banger.api.v1.ImageService.ListImages:input_type -> banger.api.v1.ListImagesRequest
-	33, // 53: banger.api.v1.ImageService.ShowImage:input_type -> banger.api.v1.ShowImageRequest
-	35, // 54: banger.api.v1.ImageService.DeleteImage:input_type -> banger.api.v1.DeleteImageRequest
-	38, // 55: banger.api.v1.KernelService.PullKernel:input_type -> banger.api.v1.PullKernelRequest
-	40, // 56: banger.api.v1.KernelService.ImportKernel:input_type -> banger.api.v1.ImportKernelRequest
-	42, // 57: banger.api.v1.KernelService.ListKernels:input_type -> banger.api.v1.ListKernelsRequest
-	44, // 58: banger.api.v1.KernelService.ShowKernel:input_type -> banger.api.v1.ShowKernelRequest
-	46, // 59: banger.api.v1.KernelService.DeleteKernel:input_type -> banger.api.v1.DeleteKernelRequest
-	48, // 60: banger.api.v1.DaemonService.Status:input_type -> banger.api.v1.StatusRequest
-	50, // 61: banger.api.v1.DaemonService.Shutdown:input_type -> banger.api.v1.ShutdownRequest
-	6,  // 62: banger.api.v1.VMService.Run:output_type -> banger.api.v1.RunResponse
-	10, // 63: banger.api.v1.VMService.Exec:output_type -> banger.api.v1.ExecResponse
-	12, // 64: banger.api.v1.VMService.Create:output_type -> banger.api.v1.CreateResponse
-	14, // 65: banger.api.v1.VMService.Start:output_type -> banger.api.v1.StartResponse
-	16, // 66: banger.api.v1.VMService.Stop:output_type -> banger.api.v1.StopResponse
-	18, // 67: banger.api.v1.VMService.Kill:output_type -> banger.api.v1.KillResponse
-	20, // 68: banger.api.v1.VMService.Delete:output_type -> banger.api.v1.DeleteResponse
-	22, // 69: banger.api.v1.VMService.List:output_type -> banger.api.v1.ListResponse
-	24, // 70: banger.api.v1.VMService.Show:output_type -> banger.api.v1.ShowResponse
-	26, // 71: banger.api.v1.VMService.Logs:output_type -> banger.api.v1.LogsResponse
-	30, // 72: banger.api.v1.ImageService.BuildImage:output_type -> banger.api.v1.BuildImageResponse
-	32, // 73: banger.api.v1.ImageService.ListImages:output_type -> banger.api.v1.ListImagesResponse
-	34, // 74: banger.api.v1.ImageService.ShowImage:output_type -> banger.api.v1.ShowImageResponse
-	36, // 75: banger.api.v1.ImageService.DeleteImage:output_type -> banger.api.v1.DeleteImageResponse
-	39, // 76: banger.api.v1.KernelService.PullKernel:output_type -> banger.api.v1.PullKernelResponse
-	41, // 77: banger.api.v1.KernelService.ImportKernel:output_type -> banger.api.v1.ImportKernelResponse
-	43, // 78: banger.api.v1.KernelService.ListKernels:output_type -> banger.api.v1.ListKernelsResponse
-	45, // 79: banger.api.v1.KernelService.ShowKernel:output_type -> banger.api.v1.ShowKernelResponse
-	47, // 80: banger.api.v1.KernelService.DeleteKernel:output_type -> banger.api.v1.DeleteKernelResponse
-	49, // 81: banger.api.v1.DaemonService.Status:output_type -> banger.api.v1.StatusResponse
-	51, // 82: banger.api.v1.DaemonService.Shutdown:output_type -> banger.api.v1.ShutdownResponse
-	62, // [62:83] is the sub-list for method output_type
-	41, // [41:62] is the sub-list for method input_type
-	41, // [41:41] is the sub-list for extension type_name
-	41, // [41:41] is the sub-list for extension extendee
-	0,  // [0:41] is the sub-list for field type_name
+	64, // 22: banger.api.v1.RestartRequest.grace:type_name -> google.protobuf.Duration
+	3,  // 23: banger.api.v1.RestartResponse.progress:type_name -> banger.api.v1.Progress
+	0,  // 24: banger.api.v1.RestartResponse.vm:type_name -> banger.api.v1.VM
+	64, // 25: banger.api.v1.StopRequest.grace:type_name -> google.protobuf.Duration
+	0,  // 26: banger.api.v1.StopResponse.vm:type_name -> banger.api.v1.VM
+	0,  // 27: banger.api.v1.KillResponse.vm:type_name -> banger.api.v1.VM
+	0,  // 28: banger.api.v1.DeleteResponse.vm:type_name -> banger.api.v1.VM
+	0,  // 29: banger.api.v1.ListResponse.vms:type_name -> banger.api.v1.VM
+	0,  // 30: banger.api.v1.ShowResponse.vm:type_name -> banger.api.v1.VM
+	30, // 31: banger.api.v1.TunnelRequest.start:type_name -> banger.api.v1.TunnelStart
+	65, // 32: banger.api.v1.TunnelRequest.tunnel:type_name -> banger.agent.v1.TunnelRequest
+	66, // 33: banger.api.v1.TunnelResponse.tunnel:type_name -> banger.agent.v1.TunnelResponse
+	33, // 34: banger.api.v1.Image.packages:type_name -> banger.api.v1.Package
+	60, // 35: banger.api.v1.Image.created_at:type_name -> google.protobuf.Timestamp
+	3,  // 36: banger.api.v1.BuildImageResponse.progress:type_name -> banger.api.v1.Progress
+	32, // 37: banger.api.v1.BuildImageResponse.image:type_name -> banger.api.v1.Image
+	32, // 38: banger.api.v1.ListImagesResponse.images:type_name -> banger.api.v1.Image
+	32, // 39: banger.api.v1.ShowImageResponse.image:type_name -> banger.api.v1.Image
+	60, // 40: banger.api.v1.Kernel.created_at:type_name -> google.protobuf.Timestamp
+	3,  // 41: banger.api.v1.PullKernelResponse.progress:type_name -> banger.api.v1.Progress
+	42, // 42: banger.api.v1.PullKernelResponse.kernel:type_name -> banger.api.v1.Kernel
+	42, // 43: banger.api.v1.ImportKernelResponse.kernel:type_name -> banger.api.v1.Kernel
+	42, // 44: banger.api.v1.ListKernelsResponse.kernels:type_name -> banger.api.v1.Kernel
+	42, // 45: banger.api.v1.ShowKernelResponse.kernel:type_name -> banger.api.v1.Kernel
+	60, // 46: banger.api.v1.StatusResponse.started_at:type_name -> google.protobuf.Timestamp
+	4,  // 47: banger.api.v1.VMService.Run:input_type -> banger.api.v1.RunRequest
+	8,  // 48: banger.api.v1.VMService.Exec:input_type -> banger.api.v1.ExecRequest
+	11, // 49: banger.api.v1.VMService.Create:input_type -> banger.api.v1.CreateRequest
+	13, // 50: banger.api.v1.VMService.Start:input_type -> banger.api.v1.StartRequest
+	15, // 51: banger.api.v1.VMService.Restart:input_type -> banger.api.v1.RestartRequest
+	17, // 52: banger.api.v1.VMService.Stop:input_type -> banger.api.v1.StopRequest
+	19, // 53: banger.api.v1.VMService.Kill:input_type -> banger.api.v1.KillRequest
+	21, // 54: banger.api.v1.VMService.Delete:input_type -> banger.api.v1.DeleteRequest
+	23, // 55: banger.api.v1.VMService.List:input_type -> banger.api.v1.ListRequest
+	25, // 56: banger.api.v1.VMService.Show:input_type -> banger.api.v1.ShowRequest
+	27, // 57: banger.api.v1.VMService.Logs:input_type -> banger.api.v1.LogsRequest
+	29, // 58: banger.api.v1.VMService.Tunnel:input_type -> banger.api.v1.TunnelRequest
+	34, // 59: banger.api.v1.ImageService.BuildImage:input_type -> banger.api.v1.BuildImageRequest
+	36, // 60: banger.api.v1.ImageService.ListImages:input_type -> banger.api.v1.ListImagesRequest
+	38, // 61: banger.api.v1.ImageService.ShowImage:input_type -> banger.api.v1.ShowImageRequest
+	40, // 62: banger.api.v1.ImageService.DeleteImage:input_type -> banger.api.v1.DeleteImageRequest
+	43, // 63: banger.api.v1.KernelService.PullKernel:input_type -> banger.api.v1.PullKernelRequest
+	45, // 64: banger.api.v1.KernelService.ImportKernel:input_type -> banger.api.v1.ImportKernelRequest
+	47, // 65: banger.api.v1.KernelService.ListKernels:input_type -> banger.api.v1.ListKernelsRequest
+	49, // 66: banger.api.v1.KernelService.ShowKernel:input_type -> banger.api.v1.ShowKernelRequest
+	51, // 67: banger.api.v1.KernelService.DeleteKernel:input_type -> banger.api.v1.DeleteKernelRequest
+	53, // 68: banger.api.v1.DaemonService.Status:input_type -> banger.api.v1.StatusRequest
+	55, // 69: banger.api.v1.DaemonService.Shutdown:input_type -> banger.api.v1.ShutdownRequest
+	6,  // 70: banger.api.v1.VMService.Run:output_type -> banger.api.v1.RunResponse
+	10, // 71: banger.api.v1.VMService.Exec:output_type -> banger.api.v1.ExecResponse
+	12, // 72: banger.api.v1.VMService.Create:output_type -> banger.api.v1.CreateResponse
+	14, // 73: banger.api.v1.VMService.Start:output_type -> banger.api.v1.StartResponse
+	16, // 74: banger.api.v1.VMService.Restart:output_type -> banger.api.v1.RestartResponse
+	18, // 75: banger.api.v1.VMService.Stop:output_type -> banger.api.v1.StopResponse
+	20, // 76: banger.api.v1.VMService.Kill:output_type -> banger.api.v1.KillResponse
+	22, // 77: banger.api.v1.VMService.Delete:output_type -> banger.api.v1.DeleteResponse
+	24, // 78: banger.api.v1.VMService.List:output_type -> banger.api.v1.ListResponse
+	26, // 79: banger.api.v1.VMService.Show:output_type -> banger.api.v1.ShowResponse
+	28, // 80: banger.api.v1.VMService.Logs:output_type -> banger.api.v1.LogsResponse
+	31, // 81: banger.api.v1.VMService.Tunnel:output_type -> banger.api.v1.TunnelResponse
+	35, // 82: banger.api.v1.ImageService.BuildImage:output_type -> banger.api.v1.BuildImageResponse
+	37, // 83: banger.api.v1.ImageService.ListImages:output_type -> banger.api.v1.ListImagesResponse
+	39, // 84: banger.api.v1.ImageService.ShowImage:output_type -> banger.api.v1.ShowImageResponse
+	41, // 85: banger.api.v1.ImageService.DeleteImage:output_type -> banger.api.v1.DeleteImageResponse
+	44, // 86: banger.api.v1.KernelService.PullKernel:output_type -> banger.api.v1.PullKernelResponse
+	46, // 87: banger.api.v1.KernelService.ImportKernel:output_type -> banger.api.v1.ImportKernelResponse
+	48, // 88: banger.api.v1.KernelService.ListKernels:output_type -> banger.api.v1.ListKernelsResponse
+	50, // 89: banger.api.v1.KernelService.ShowKernel:output_type -> banger.api.v1.ShowKernelResponse
+	52, // 90: banger.api.v1.KernelService.DeleteKernel:output_type -> banger.api.v1.DeleteKernelResponse
+	54, // 91: banger.api.v1.DaemonService.Status:output_type -> banger.api.v1.StatusResponse
+	56, // 92: banger.api.v1.DaemonService.Shutdown:output_type -> banger.api.v1.ShutdownResponse
+	70, // [70:93] is the sub-list for method output_type
+	47, // [47:70] is the sub-list for method input_type
+	47, // [47:47] is the sub-list for extension type_name
+	47, // [47:47] is the sub-list for extension extendee
+	0,  // [0:47] is the sub-list for field type_name
 }
 
 func init() { file_banger_api_v1_api_proto_init() }
@@ -3713,6 +4159,7 @@ func file_banger_api_v1_api_proto_init() {
 		(*RunResponse_Vm)(nil),
 		(*RunResponse_Exec)(nil),
 		(*RunResponse_Cleanup)(nil),
+		(*RunResponse_Notice)(nil),
 	}
 	file_banger_api_v1_api_proto_msgTypes[8].OneofWrappers = []any{
 		(*ExecRequest_Start)(nil),
@@ -3726,15 +4173,23 @@ func file_banger_api_v1_api_proto_init() {
 		(*StartResponse_Progress)(nil),
 		(*StartResponse_Vm)(nil),
 	}
-	file_banger_api_v1_api_proto_msgTypes[30].OneofWrappers = []any{
+	file_banger_api_v1_api_proto_msgTypes[16].OneofWrappers = []any{
+		(*RestartResponse_Progress)(nil),
+		(*RestartResponse_Vm)(nil),
+	}
+	file_banger_api_v1_api_proto_msgTypes[29].OneofWrappers = []any{
+		(*TunnelRequest_Start)(nil),
+		(*TunnelRequest_Tunnel)(nil),
+	}
+	file_banger_api_v1_api_proto_msgTypes[35].OneofWrappers = []any{
 		(*BuildImageResponse_Progress)(nil),
 		(*BuildImageResponse_Image)(nil),
 	}
-	file_banger_api_v1_api_proto_msgTypes[39].OneofWrappers = []any{
+	file_banger_api_v1_api_proto_msgTypes[44].OneofWrappers = []any{
 		(*PullKernelResponse_Progress)(nil),
 		(*PullKernelResponse_Kernel)(nil),
 	}
-	file_banger_api_v1_api_proto_msgTypes[40].OneofWrappers = []any{
+	file_banger_api_v1_api_proto_msgTypes[45].OneofWrappers = []any{
 		(*ImportKernelRequest_Name)(nil),
 		(*ImportKernelRequest_Image)(nil),
 		(*ImportKernelRequest_Modules)(nil),
@@ -3745,7 +4200,7 @@ func file_banger_api_v1_api_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_banger_api_v1_api_proto_rawDesc), len(file_banger_api_v1_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   55,
+			NumMessages:   60,
 			NumExtensions: 0,
 			NumServices:   4,
 		},

@@ -64,7 +64,8 @@ func TestMarshalVM(t *testing.T) {
     "cow_loop": null,
     "dm_name": null,
     "dm_dev": null
-  }
+  },
+  "network": ""
 }
 `
 	if d := cmp.Diff(want, string(got)); d != "" {
@@ -85,7 +86,7 @@ func TestMarshal(t *testing.T) {
 		{&StopRequest{}, `{"vm":"","grace":null}`},
 		{&BuildImageRequest{Recipe: []byte{0, 255}}, `"recipe":"AP8="`},
 		{&ListImagesResponse{Images: []*Image{{Packages: []*Package{{Name: "bash", Version: "5"}}}, {}}}, `"packages":[{"name":"bash","version":"5"}]`},
-		{&RunResponse{}, `{"progress":null,"vm":null,"exec":null,"cleanup":null}`},
+		{&RunResponse{}, `{"progress":null,"vm":null,"exec":null,"cleanup":null,"notice":null}`},
 		{&RunResponse{Msg: &RunResponse_Cleanup{Cleanup: &Cleanup{Warning: "w"}}}, `"cleanup":{"warning":"w"}`},
 		{&wire.PowerRequest{Action: wire.PowerRequest_ACTION_REBOOT}, `{"action":"ACTION_REBOOT"}`},
 		{&wire.PowerRequest{Action: 99}, `{"action":99}`},

@@ -29,6 +29,27 @@ func (m *Manager) Delete(ctx context.Context, id vm.ID) (vm.VM, error) {
 	return m.remove(ctx, v)
 }
 
+// DeleteStopped is [Manager.Delete] for a machine that does not run. One that
+// runs by then, or is on its way, is an error of kind [errkind.Conflict].
+func (m *Manager) DeleteStopped(ctx context.Context, id vm.ID) (vm.VM, error) {
+	unlock, err := m.locks.Lock(ctx, id)
+	if err != nil {
+		return vm.VM{}, err
+	}
+	defer unlock()
+	v, err := m.d.Records.Get(ctx, id)
+	if err != nil {
+		return v, err
+	}
+	if v.State != vm.Stopped && v.State != vm.Created {
+		return v, errkind.New(errkind.Conflict, "machine %q is %s by now", v.Name, v.State)
+	}
+	if v, err = m.d.Records.Change(ctx, id, vm.Change{To: vm.Deleting}); err != nil {
+		return v, err
+	}
+	return m.remove(ctx, v)
+}
+
 // deleteUnrecorded deletes a machine although that it begins could not be
 // recorded: on a full disk deleting is what makes room. A crash in the middle
 // leaves a record whose machine is found dead, and can be deleted again.

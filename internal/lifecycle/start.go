@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"banger/internal/failpoint"
 	"banger/internal/undo"
@@ -48,6 +49,20 @@ func (m *Manager) Start(ctx context.Context, id vm.ID, p Progress) (vm.VM, error
 	}
 	m.log.Info("state", "vm", id, "name", v.Name, "state", vm.Running)
 	return up, nil
+}
+
+// Restart stops a machine as [Manager.Stop] does, if it is up, and starts it.
+// If it cannot be started, it stays stopped.
+func (m *Manager) Restart(ctx context.Context, id vm.ID, grace time.Duration, p Progress) (vm.VM, error) {
+	v, err := m.d.Records.Get(ctx, id)
+	if err != nil {
+		return v, err
+	}
+	p("stop "+v.Name, "", 0, 0)
+	if v, err = m.Stop(ctx, id, grace); err != nil {
+		return v, err
+	}
+	return m.Start(ctx, id, p)
 }
 
 // try does one step.

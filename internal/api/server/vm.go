@@ -3,10 +3,15 @@ package server
 import (
 	"context"
 	"io"
+	"slices"
+	"strings"
+	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"banger/internal/api"
+	"banger/internal/errkind"
 	"banger/internal/lifecycle"
 	"banger/internal/vm"
 )
@@ -46,13 +51,36 @@ func (s *Server) Start(ctx context.Context, req *connect.Request[api.StartReques
 	return stream.Send(&api.StartResponse{Msg: &api.StartResponse_Vm{Vm: s.toAPI(v)}})
 }
 
+// Restart stops a machine, if it is up, and starts it.
+func (s *Server) Restart(ctx context.Context, req *connect.Request[api.RestartRequest], stream *connect.ServerStream[api.RestartResponse]) error {
+	v, err := s.m.Resolve(ctx, req.Msg.Vm)
+	if err != nil {
+		return err
+	}
+	r := report(func(p *api.Progress) error {
+		return stream.Send(&api.RestartResponse{Msg: &api.RestartResponse_Progress{Progress: p}})
+	})
+	defer r.stop()
+	if v, err = s.m.Restart(context.WithoutCancel(ctx), v.ID, graceOf(req.Msg.Grace), r.progress); err != nil {
+		return err
+	}
+	r.stop()
+	return stream.Send(&api.RestartResponse{Msg: &api.RestartResponse_Vm{Vm: s.toAPI(v)}})
+}
+
+// graceOf is how long a guest has to power off: negative for what is
+// configured.
+func graceOf(g *durationpb.Duration) time.Duration {
+	if g == nil {
+		return -1
+	}
+	return max(0, g.AsDuration())
+}
+
 // Stop asks a guest to power off, and kills it after the grace time.
 func (s *Server) Stop(ctx context.Context, req *connect.Request[api.StopRequest]) (*connect.Response[api.StopResponse], error) {
 	v, err := s.change(ctx, req.Msg.Vm, func(ctx context.Context, id vm.ID) (vm.VM, error) {
-		if g := req.Msg.Grace; g != nil {
-			return s.m.Stop(ctx, id, max(0, g.AsDuration()))
-		}
-		return s.m.Stop(ctx, id, -1)
+		return s.m.Stop(ctx, id, graceOf(req.Msg.Grace))
 	})
 	if err != nil {
 		return nil, err
@@ -71,7 +99,11 @@ func (s *Server) Kill(ctx context.Context, req *connect.Request[api.KillRequest]
 
 // Delete removes a machine and its disks.
 func (s *Server) Delete(ctx context.Context, req *connect.Request[api.DeleteRequest]) (*connect.Response[api.DeleteResponse], error) {
-	v, err := s.change(ctx, req.Msg.Vm, s.m.Delete)
+	do := s.m.Delete
+	if req.Msg.StoppedOnly {
+		do = s.m.DeleteStopped
+	}
+	v, err := s.change(ctx, req.Msg.Vm, do)
 	if err != nil {
 		return nil, err
 	}
@@ -88,13 +120,33 @@ func (s *Server) change(ctx context.Context, ref string, do func(context.Context
 	return do(context.WithoutCancel(ctx), v.ID)
 }
 
-// List tells of every machine.
-func (s *Server) List(ctx context.Context, _ *connect.Request[api.ListRequest]) (*connect.Response[api.ListResponse], error) {
+// List tells of every machine that the request's filters let through.
+func (s *Server) List(ctx context.Context, req *connect.Request[api.ListRequest]) (*connect.Response[api.ListResponse], error) {
+	for _, state := range req.Msg.States {
+		if !vm.State(state).Valid() {
+			return nil, errkind.New(errkind.Usage, "%q is no state of a machine", state)
+		}
+	}
 	vms, err := s.m.List(ctx)
 	if err != nil {
 		return nil, err
 	}
+	vms = slices.DeleteFunc(vms, func(v vm.VM) bool {
+		return !hasLabels(v, req.Msg.Labels) || len(req.Msg.States) > 0 && !slices.Contains(req.Msg.States, string(v.State))
+	})
 	return connect.NewResponse(&api.ListResponse{Vms: each(vms, s.toAPI)}), nil
+}
+
+// hasLabels reports whether a machine has every label of a filter, each KEY or
+// KEY=VALUE.
+func hasLabels(v vm.VM, filter []string) bool {
+	for _, f := range filter {
+		key, want, valued := strings.Cut(f, "=")
+		if got, ok := v.Spec.Labels[key]; !ok || valued && got != want {
+			return false
+		}
+	}
+	return true
 }
 
 // Show tells of one machine.

@@ -1174,7 +1174,9 @@ type isTunnelRequest_Msg interface {
 }
 
 type TunnelRequest_Target struct {
-	Target string `protobuf:"bytes,1,opt,name=target,proto3,oneof"` // "tcp:127.0.0.1:22" or "unix:/path"
+	// "tcp:127.0.0.1:22", "unix:/path", or "ssh": the image's SSH server if
+	// one listens, else the agent's own.
+	Target string `protobuf:"bytes,1,opt,name=target,proto3,oneof"`
 }
 
 type TunnelRequest_Data struct {
