@@ -21,6 +21,7 @@ type Detached struct {
 	// of somebody who is not trusted, where the name may lead elsewhere by
 	// now. It is open for appending, and stays the caller's to close.
 	LogFile *os.File
+	Files   []*os.File // the process has them open, from descriptor 3 on; they stay the caller's
 	// UID and GID it runs as, with no supplementary groups but Groups.
 	// Nil: the caller's.
 	Credential *Credential
@@ -33,7 +34,7 @@ type Credential struct {
 }
 
 // Start starts the process in a session of its own, with /dev/null as its
-// input and no descriptor of ours. Where cgroups can be written it leaves
+// input and no descriptor of ours but Files. Where cgroups can be written it leaves
 // ours, so that it does not die with a login or a CI job. The caller must Wait
 // for the process, or leave it to init by exiting.
 func (d Detached) Start() (*os.Process, error) {
@@ -53,7 +54,7 @@ func (d Detached) Start() (*os.Process, error) {
 	attr := &os.ProcAttr{
 		Dir:   d.Dir,
 		Env:   d.Env,
-		Files: []*os.File{null, log, log},
+		Files: append([]*os.File{null, log, log}, d.Files...),
 		Sys:   &syscall.SysProcAttr{Setsid: true},
 	}
 	if attr.Env == nil {

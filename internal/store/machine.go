@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"banger/internal/errkind"
+	"banger/internal/network"
 	"banger/internal/vm"
 )
 
@@ -16,8 +17,10 @@ const idTries = 8
 
 // Create records a new machine and returns the record, with ID (a new one if
 // v's is not valid or taken), UID and VsockCID (the lowest that are free),
+// GuestIP (if v with a network has none: from the subnet, which must be set),
 // State (created, if v has none) and CreatedAt filled in. A name that is taken
-// is [errkind.Conflict]; a range of user ids that is used up is [errkind.Host].
+// is [errkind.Conflict]; a range of user ids or a subnet that is used up is
+// [errkind.Host].
 func (s *Store) Create(ctx context.Context, v vm.VM) (vm.VM, error) {
 	if err := vm.CheckName(v.Name); err != nil {
 		return vm.VM{}, err
@@ -31,6 +34,11 @@ func (s *Store) Create(ctx context.Context, v vm.VM) (vm.VM, error) {
 		}
 		if v.VsockCID, err = freeCID(ctx, tx); err != nil {
 			return err
+		}
+		if v.GuestIP == "" && v.Spec.Network == network.NAT {
+			if v.GuestIP, err = freeAddress(ctx, tx); err != nil {
+				return err
+			}
 		}
 		v.CreatedAt = tx.now
 		v, err = insertUnderFreeID(ctx, tx, v)

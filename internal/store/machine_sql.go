@@ -15,7 +15,7 @@ import (
 
 // columns of a machine, in the order of scanMachine.
 const columns = `id, name, image, image_id, kernel, driver, vcpus, memory_bytes, disk_bytes, labels,
-	ephemeral, state, state_reason, last_error, guest_ip, uid, vsock_cid, token, created_at, started_at`
+	network, ephemeral, state, state_reason, last_error, guest_ip, uid, vsock_cid, token, created_at, started_at`
 
 // insertMachine records a machine; err is [unique] if something of it is
 // taken.
@@ -26,10 +26,10 @@ func insertMachine(ctx context.Context, tx tx, v vm.VM) error {
 	}
 	_, err = tx.ExecContext(ctx, `
 		INSERT INTO machines (`+columns+`)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 		string(v.ID), v.Name, v.Spec.Image, v.Spec.ImageID, v.Spec.Kernel, v.Spec.Driver,
 		v.Spec.VCPUs, v.Spec.MemoryBytes, v.Spec.DiskBytes, labels,
-		v.Ephemeral, string(v.State), v.StateReason, v.LastError, v.GuestIP,
+		v.Spec.Network, v.Ephemeral, string(v.State), v.StateReason, v.LastError, v.GuestIP,
 		int64(v.UID), int64(v.VsockCID), v.Token, v.CreatedAt.UnixNano(), nullTime(v.StartedAt))
 	return err
 }
@@ -144,7 +144,7 @@ func scanMachine(scan func(...any) error) (v vm.VM, err error) {
 	var started sql.NullInt64
 	err = scan(&v.ID, &v.Name, &v.Spec.Image, &v.Spec.ImageID, &v.Spec.Kernel, &v.Spec.Driver,
 		&v.Spec.VCPUs, &v.Spec.MemoryBytes, &v.Spec.DiskBytes, &labels,
-		&v.Ephemeral, &v.State, &v.StateReason, &v.LastError, &v.GuestIP,
+		&v.Spec.Network, &v.Ephemeral, &v.State, &v.StateReason, &v.LastError, &v.GuestIP,
 		&v.UID, &v.VsockCID, &v.Token, &created, &started)
 	if err != nil {
 		return vm.VM{}, err

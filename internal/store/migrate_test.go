@@ -4,6 +4,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -24,14 +25,19 @@ const pretend = `
 
 func saved(version int) string { return filepath.Join("testdata", fmt.Sprintf("%04d.db", version)) }
 
-// savedMachines are what every saved database holds, as today's code sees it.
-func savedMachines() []vm.VM {
+// savedMachines are what the saved database of a version holds, as today's code
+// sees it.
+func savedMachines(version int) []vm.VM {
 	a, b := machine("web"), machine("db")
 	a.ID, a.UID, a.VsockCID, a.CreatedAt = "00000001", 5000, 3, t0
 	a.State, a.StartedAt, a.GuestIP = vm.Running, t0, "10.0.0.2"
 	b.ID, b.UID, b.VsockCID, b.CreatedAt = "00000002", 5001, 4, t0
 	b.State, b.StateReason, b.LastError, b.Ephemeral = vm.Faulty, "taking down failed", "disk: busy", true
 	b.Spec.Labels = nil
+	a.Spec.Network, b.Spec.Network = "nat", "nat" // what 0002 makes of those before it
+	if version >= 2 {
+		b.GuestIP = "10.0.0.3"
+	}
 	return []vm.VM{b, a} // in List's order
 }
 
@@ -65,7 +71,7 @@ func TestSaved(t *testing.T) {
 			}
 			defer s.Close()
 			got, err := s.List(t.Context())
-			if d := cmp.Diff(savedMachines(), got); err != nil || d != "" {
+			if d := cmp.Diff(savedMachines(v), got); err != nil || d != "" {
 				t.Errorf("List: %v (-want +got):\n%s", err, d)
 			}
 			if _, err := os.Stat(path + backupInfix + fmt.Sprint(v)); (err == nil) != (v < latest) {
@@ -124,8 +130,11 @@ func writeSaved(t *testing.T, path string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if err := s.SetSubnet(t.Context(), netip.MustParsePrefix("10.0.0.0/24")); err != nil {
+		t.Fatal(err)
+	}
 	for _, want := range []int{1, 0} {
-		v := savedMachines()[want]
+		v := savedMachines(embedded().latest())[want]
 		if _, err := s.Create(t.Context(), v); err != nil {
 			t.Fatal(err)
 		}
@@ -153,7 +162,7 @@ func TestUpgrade(t *testing.T) {
 	}
 	defer s.Close()
 	got, err := s.List(t.Context())
-	if d := cmp.Diff(savedMachines(), got); err != nil || d != "" {
+	if d := cmp.Diff(savedMachines(v), got); err != nil || d != "" {
 		t.Errorf("List: %v (-want +got):\n%s", err, d)
 	}
 	var mac string
@@ -174,7 +183,7 @@ func TestUpgrade(t *testing.T) {
 	}
 	defer old.Close()
 	got, err = old.List(t.Context())
-	if d := cmp.Diff(savedMachines(), got); err != nil || d != "" {
+	if d := cmp.Diff(savedMachines(v), got); err != nil || d != "" {
 		t.Errorf("List of the backup: %v (-want +got):\n%s", err, d)
 	}
 }
@@ -251,7 +260,7 @@ func TestTooNew(t *testing.T) {
 	}
 	defer s.Close()
 	got, err := s.List(t.Context())
-	if d := cmp.Diff(savedMachines(), got); err != nil || d != "" {
+	if d := cmp.Diff(savedMachines(v), got); err != nil || d != "" {
 		t.Errorf("List: %v (-want +got):\n%s", err, d)
 	}
 	if _, err := os.Stat(path + ".broken"); err != nil {

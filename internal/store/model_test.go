@@ -2,6 +2,7 @@ package store
 
 import (
 	"cmp"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -23,7 +24,12 @@ type model struct {
 	s   *Store
 	m   map[vm.ID]vm.VM
 	now time.Time
+
+	subnet netip.Prefix
 }
+
+// subnets have room for five machines each.
+var subnets = []netip.Prefix{netip.MustParsePrefix("10.9.8.16/29"), netip.MustParsePrefix("192.168.7.0/29")}
 
 // The store behaves as a map with rules, also over being closed and opened.
 func TestModel(t *testing.T) {
@@ -32,6 +38,10 @@ func TestModel(t *testing.T) {
 		d := &model{s: s, m: make(map[vm.ID]vm.VM), now: t0}
 		s.opts.Now = func() time.Time { return d.now }
 		s.opts.UIDs = vm.UIDRange{Base: 5000, Count: 6}
+		d.subnet = subnets[0]
+		if err := s.SetSubnet(t.Context(), d.subnet); err != nil {
+			t.Fatal(err)
+		}
 		defer d.empty(t)
 		t.Repeat(map[string]func(*rapid.T){
 			"":        d.check,
@@ -39,6 +49,7 @@ func TestModel(t *testing.T) {
 			"change":  d.change,
 			"delete":  d.delete,
 			"resolve": d.resolve,
+			"move":    d.move,
 		})
 	})
 }
@@ -53,6 +64,10 @@ func (d *model) empty(t *rapid.T) {
 }
 
 func (d *model) check(t *rapid.T) {
+	d.addresses(t)
+	if got, err := d.s.Subnet(t.Context()); err != nil || got != d.subnet {
+		t.Fatalf("Subnet = %s, %v, want %s", got, err, d.subnet)
+	}
 	want := []vm.VM{}
 	for _, v := range d.m {
 		want = append(want, v)
@@ -74,7 +89,8 @@ func (d *model) create(t *rapid.T) {
 		State: vm.Created,
 		Spec: vm.Spec{
 			Image: rapid.String().Draw(t, "image"), VCPUs: 1, MemoryBytes: 1, DiskBytes: 1,
-			Labels: rapid.MapOfN(rapid.String(), rapid.String(), 1, 3).Draw(t, "labels"),
+			Labels:  rapid.MapOfN(rapid.String(), rapid.String(), 1, 3).Draw(t, "labels"),
+			Network: rapid.SampledFrom([]string{"nat", "nat", "nat", "none"}).Draw(t, "network"),
 		},
 	}
 	got, err := d.s.Create(t.Context(), v)
@@ -82,6 +98,11 @@ func (d *model) create(t *rapid.T) {
 	case len(d.m) == 6:
 		if errkind.Of(err) != errkind.Host {
 			t.Fatalf("the seventh of six: %v", err)
+		}
+		return
+	case v.Spec.Network == "nat" && d.addresses(t) == 5:
+		if errkind.Of(err) != errkind.Host {
+			t.Fatalf("the sixth of five addresses: %v", err)
 		}
 		return
 	case d.named(v.Name) != "":
@@ -98,7 +119,45 @@ func (d *model) create(t *rapid.T) {
 	v.ID, v.CreatedAt = got.ID, d.now
 	v.UID = d.lowest(5000, func(v vm.VM) uint32 { return v.UID })
 	v.VsockCID = d.lowest(3, func(v vm.VM) uint32 { return v.VsockCID })
+	v.GuestIP = got.GuestIP // check says whether that can be
 	d.m[v.ID] = v
+}
+
+// move changes the subnet: every machine keeps its part of the address.
+func (d *model) move(t *rapid.T) {
+	to := rapid.SampledFrom(subnets).Draw(t, "subnet")
+	if err := d.s.SetSubnet(t.Context(), to); err != nil {
+		t.Fatal(err)
+	}
+	for id, v := range d.m {
+		if v.GuestIP == "" {
+			continue
+		}
+		old := netip.MustParseAddr(v.GuestIP)
+		v.GuestIP = subnet{p: to}.addr(hostPart(old, 29)).String()
+		d.m[id] = v
+	}
+	d.subnet = to
+}
+
+// addresses returns how many machines have one, and checks that it is theirs
+// alone and can be one.
+func (d *model) addresses(t *rapid.T) int {
+	seen := make(map[string]bool)
+	for _, v := range d.m {
+		if (v.GuestIP != "") != (v.Spec.Network == "nat") {
+			t.Fatalf("machine with network %q has address %q", v.Spec.Network, v.GuestIP)
+		}
+		if v.GuestIP == "" {
+			continue
+		}
+		a := netip.MustParseAddr(v.GuestIP)
+		if h := hostPart(a, 29); seen[v.GuestIP] || !d.subnet.Contains(a) || h < 2 || h > 6 {
+			t.Fatalf("address %s in %s", a, d.subnet)
+		}
+		seen[v.GuestIP] = true
+	}
+	return len(seen)
 }
 
 func (d *model) change(t *rapid.T) {

@@ -45,7 +45,7 @@ func machine(name string) vm.VM {
 		Spec: vm.Spec{
 			Image: "busybox", ImageID: "sha-1", Kernel: "debian-cloud", Driver: "qemu",
 			VCPUs: 2, MemoryBytes: 1 << 40, DiskBytes: 8 << 30,
-			Labels: map[string]string{"a": "1", "ü \"'": "\n<&>\x00"},
+			Labels: map[string]string{"a": "1", "ü \"'": "\n<&>\x00"}, Network: "none",
 		},
 	}
 }
@@ -88,7 +88,7 @@ func TestCreate(t *testing.T) {
 		t.Errorf("Get: %v (-want +got):\n%s", err, d)
 	}
 
-	bare := mustCreate(t, s, vm.VM{ID: "00000001", Name: "bare", Spec: vm.Spec{VCPUs: 1, MemoryBytes: 1, DiskBytes: 1, Labels: map[string]string{}}})
+	bare := mustCreate(t, s, vm.VM{ID: "00000001", Name: "bare", Spec: vm.Spec{VCPUs: 1, MemoryBytes: 1, DiskBytes: 1, Network: "none", Labels: map[string]string{}}})
 	if bare.ID != "00000001" || bare.State != vm.Created || !bare.StartedAt.IsZero() || bare.Spec.Labels != nil {
 		t.Errorf("Create gives %+v", bare)
 	}

@@ -30,6 +30,7 @@ type Spec struct {
 	VCPUs       int    // 1 or more
 	MemoryBytes int64  // of the guest
 	DiskBytes   int64  // size of the work disk
+	Network     string // "nat" or "none", as package network has them
 	Labels      map[string]string
 }
 

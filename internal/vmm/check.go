@@ -3,6 +3,7 @@ package vmm
 import (
 	"errors"
 	"fmt"
+	"net"
 	"path/filepath"
 	"strings"
 
@@ -19,6 +20,8 @@ const (
 	maxVCPUs  = 255      // without an IOMMU no APIC has a higher number
 	maxMemory = 16 << 40 // bytes; beyond every host, and far from overflows
 	maxDisks  = 16
+	maxNICs   = 8
+	maxTap    = 15 // bytes (IFNAMSIZ less a NUL; netdevice(7))
 	maxSerial = 20 // virtio specification, section 5.2
 )
 
@@ -52,7 +55,25 @@ func (s Spec) Check() error {
 			return fmt.Errorf("kernel argument %q is empty or holds a blank", arg)
 		}
 	}
+	if err := s.checkNICs(); err != nil {
+		return err
+	}
 	return s.checkDisks()
+}
+
+func (s Spec) checkNICs() error {
+	if len(s.NICs) > maxNICs {
+		return fmt.Errorf("%d network interfaces: a machine has at most %d", len(s.NICs), maxNICs)
+	}
+	for _, n := range s.NICs {
+		if n.Tap == "" || len(n.Tap) > maxTap || strings.Trim(n.Tap, serialChars) != "" {
+			return fmt.Errorf("tap %q: it takes 1 to %d letters, digits or hyphens", n.Tap, maxTap)
+		}
+		if a, err := net.ParseMAC(n.MAC); err != nil || len(a) != 6 || a[0]&1 != 0 {
+			return fmt.Errorf("tap %s: %q is no address for an interface", n.Tap, n.MAC)
+		}
+	}
+	return nil
 }
 
 func (s Spec) checkSizes() error {

@@ -66,6 +66,7 @@ type Spec struct {
 	VCPUs       int
 	MemoryBytes int64
 	Disks       []Disk
+	NICs        []NIC
 	VsockCID    uint32
 	UID         uint32 // user and group that the VMM runs as
 }
@@ -85,6 +86,12 @@ type Disk struct {
 	Format   Format
 	Backing  string // QCOW2: absolute path of the raw image below; empty: none
 	ReadOnly bool
+}
+
+// NIC is one network interface of a guest.
+type NIC struct {
+	Tap string // name of the tap on the host, which is there
+	MAC string // as in "02:ba:00:00:00:01"
 }
 
 // Signature tells one machine's VMM process from every other process; a
@@ -107,6 +114,20 @@ type Machine interface {
 
 	// Status asks the VMM.
 	Status(ctx context.Context) (Status, error)
+
+	// Pause makes the guest's processors stand. It succeeds if they do
+	// already, whoever made them.
+	Pause(ctx context.Context) error
+
+	// Resume lets a guest go on that stands, whoever made it stand. If the
+	// host's disk is still full, a guest that stands because of that stands
+	// again at once, and Changed says so. It succeeds if the guest runs.
+	Resume(ctx context.Context) error
+
+	// Changed receives a value when the guest may have come to stand or gone
+	// on, by the VMM's doing or ours: ask for its Status. Values that nobody
+	// took become one. It is never closed.
+	Changed() <-chan struct{}
 
 	// Done is closed when the VMM has gone or the connection to it broke.
 	Done() <-chan struct{}

@@ -60,6 +60,11 @@ func commandLine(s vmm.Spec, h host) ([]string, error) {
 		}
 		args = append(args, a...)
 	}
+	for i, n := range s.NICs {
+		args = append(args,
+			"-netdev", fmt.Sprintf("tap,id=net%d,fd=%d,vhost=off", i, firstTapFD+i),
+			"-device", fmt.Sprintf("virtio-net-device,netdev=net%d,mac=%s", i, n.MAC))
+	}
 	return args, nil
 }
 

@@ -21,6 +21,7 @@ func testSpec() vmm.Spec {
 			{Serial: "root", Path: "/s/a1b2/root.qcow2", Format: vmm.QCOW2, Backing: `/i/"base".ext4`},
 			{Serial: "modules", Path: "/k/modules.ext4", Format: vmm.Raw, ReadOnly: true},
 		},
+		NICs: []vmm.NIC{{Tap: "b0123450123abcd", MAC: "02:ba:01:23:ab:cd"}},
 	}
 }
 
@@ -52,6 +53,7 @@ func TestCommandLine(t *testing.T) {
 		"-blockdev", `{"driver":"raw","node-name":"disk1","read-only":true,"cache":{"direct":false,"no-flush":false},` +
 			`"file":{"driver":"file","filename":"/k/modules.ext4","read-only":true,"aio":"threads","cache":{"direct":false,"no-flush":false}}}`,
 		"-device", "virtio-blk-device,drive=disk1,serial=modules,werror=enospc,rerror=report",
+		"-netdev", "tap,id=net0,fd=3,vhost=off", "-device", "virtio-net-device,netdev=net0,mac=02:ba:01:23:ab:cd",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("commandLine (-want +got):\n%s", diff)

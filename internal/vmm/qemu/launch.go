@@ -58,12 +58,18 @@ func (d *Driver) launch(ctx context.Context, s vmm.Spec) (*machine, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, context.Cause(ctx)
 	}
+	taps, err := openTaps(s.NICs)
+	if err != nil {
+		return nil, err
+	}
+	defer closeAll(taps)
 	child, err := start(hostcmd.Detached{
 		Argv: append([]string{path}, args...),
 		Dir:  s.Dir,
 		// Nothing of the caller's: HOME would be that of another user.
 		Env:        []string{"LC_ALL=C.UTF-8", "PATH=/usr/bin:/bin"},
 		LogFile:    words.File,
+		Files:      taps,
 		Credential: &hostcmd.Credential{UID: s.UID, GID: s.UID, Groups: d.accel.groups()},
 	})
 	if err != nil {

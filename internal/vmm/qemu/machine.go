@@ -5,16 +5,11 @@ import (
 	"fmt"
 	"net"
 	"sync"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"banger/internal/vmm"
 )
-
-// resumeEvery is how often a machine that stands because the host's disk is
-// full tries to go on.
-const resumeEvery = 2 * time.Second
 
 // machine is the connection to one QEMU.
 type machine struct {
@@ -23,8 +18,8 @@ type machine struct {
 	qmp         *qmpClient
 	consoleFrom int64 // where this boot's part of the console log begins; 0 if not known
 
-	full chan struct{} // holds a value when QEMU said that the disk is full
-	done chan struct{} // closed when everything of the machine's has ended
+	changed chan struct{} // holds a value when QEMU said that the guest stands or goes on
+	done    chan struct{} // closed when everything of the machine's has ended
 
 	mu       sync.Mutex
 	shutdown string   // guarded by mu; QEMU's reason for ending
@@ -48,18 +43,15 @@ func newMachine(ctx context.Context, conn net.Conn, s vmm.Spec, console int64) (
 
 // open begins to talk QMP over conn. On an error conn is closed.
 func (m *machine) open(ctx context.Context, conn net.Conn) (err error) {
-	m.full, m.done = make(chan struct{}, 1), make(chan struct{})
+	m.changed, m.done = make(chan struct{}, 1), make(chan struct{})
 	if m.qmp, err = newQMP(ctx, conn, m.event); err != nil {
 		return err
 	}
-	// An earlier daemon may have died while the disk was full.
-	if st, err := m.Status(ctx); err != nil {
-		m.qmp.Close()
-		return err
-	} else if st == vmm.IOError {
-		m.signalFull()
-	}
-	go m.run()
+	go func() {
+		defer close(m.done)
+		<-m.qmp.done
+		m.settle()
+	}()
 	return nil
 }
 
@@ -97,58 +89,11 @@ func (m *machine) event(e qmpMessage) {
 		m.mu.Lock()
 		m.shutdown = e.Data.Reason
 		m.mu.Unlock()
-	case "BLOCK_IO_ERROR":
-		if e.Data.Action == "stop" {
-			m.signalFull()
-		}
-	}
-}
-
-func (m *machine) signalFull() {
-	select {
-	case m.full <- struct{}{}:
-	default: // known already
-	}
-}
-
-// run lets the machine go on after its disk was full, and settles how it
-// ended.
-func (m *machine) run() {
-	defer close(m.done)
-	for {
+	case "STOP", "RESUME": // also because the disk is full
 		select {
-		case <-m.full:
-			m.resumeWhenRoom()
-		case <-m.qmp.done:
-			m.settle()
-			return
+		case m.changed <- struct{}{}:
+		default: // known already
 		}
-	}
-}
-
-// resumeWhenRoom tries to let a machine go on that stands because the host's
-// disk is full. Its write is tried again: if there is still no room it stands
-// again, and says so.
-func (m *machine) resumeWhenRoom() {
-	timer := time.NewTimer(resumeEvery)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-m.qmp.done:
-		return
-	}
-	ctx := context.Background() // call has a limit of its own
-	st, err := m.Status(ctx)
-	if err == nil && st != vmm.IOError {
-		return // it goes on, was paused by somebody, or has ended
-	}
-	if err == nil {
-		err = m.qmp.call(ctx, "cont", nil)
-	}
-	if err != nil {
-		// An answer that did not come in time (a busy host) tells nothing
-		// of the machine. If the VMM has ended, the next wait does at once.
-		m.signalFull()
 	}
 }
 
@@ -204,6 +149,22 @@ func statusOf(s string) vmm.Status {
 	}
 	return vmm.Paused // by a command, or on the way to another state
 }
+
+func (m *machine) Pause(ctx context.Context) error {
+	if err := m.qmp.call(ctx, "stop", nil); err != nil {
+		return fmt.Errorf("pause: %w", err)
+	}
+	return nil
+}
+
+func (m *machine) Resume(ctx context.Context) error {
+	if err := m.qmp.call(ctx, "cont", nil); err != nil {
+		return fmt.Errorf("resume: %w", err)
+	}
+	return nil
+}
+
+func (m *machine) Changed() <-chan struct{} { return m.changed }
 
 func (m *machine) Done() <-chan struct{} { return m.done }
 

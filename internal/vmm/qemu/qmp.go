@@ -49,10 +49,7 @@ type qmpMessage struct {
 	Error    *qmpError        `json:"error"`
 	Event    string           `json:"event"`
 	Data     struct {
-		Guest   bool   `json:"guest"`   // SHUTDOWN
-		Reason  string `json:"reason"`  // SHUTDOWN
-		Action  string `json:"action"`  // BLOCK_IO_ERROR
-		NoSpace bool   `json:"nospace"` // BLOCK_IO_ERROR
+		Reason string `json:"reason"` // SHUTDOWN
 	} `json:"data"`
 }
 

@@ -12,7 +12,6 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
-	"time"
 
 	"banger/internal/vmm"
 )
@@ -121,116 +120,28 @@ func TestMachineExit(t *testing.T) {
 	}
 }
 
-// A machine that stands on a full disk goes on by itself, also if an earlier
-// daemon saw it stop.
-func TestMachineResumes(t *testing.T) {
-	for _, attached := range []bool{true, false} {
-		synctest.Test(t, func(t *testing.T) {
-			var mu sync.Mutex
-			now := "running"
-			set := func(s string) {
-				mu.Lock()
-				defer mu.Unlock()
-				now = s
-			}
-			conts := 0
-			p, conn := newPretendQMP(func(command string) string {
-				mu.Lock()
-				defer mu.Unlock()
-				if command == "cont" {
-					if conts++; conts == 2 { // room since
-						now = "running"
-					} else {
-						return `"error": {"class": "GenericError", "desc": "no"}`
-					}
-				}
-				return status(now)
-			})
-			if attached {
-				set("io-error")
-			}
-			m := openMachine(t, conn)
-			if !attached {
-				set("io-error")
-				p.say(`{"event": "BLOCK_IO_ERROR", "data": {"action": "stop", "nospace": true}}`)
-			}
-			time.Sleep(2*resumeEvery + time.Second) // in the bubble's time
-			if st, err := m.Status(t.Context()); err != nil || st != vmm.Running {
-				t.Errorf("Status = %q, %v; called: %s", st, err, p.called())
-			}
-			// Paused by somebody, it is left alone.
-			set("paused")
-			p.say(`{"event": "BLOCK_IO_ERROR", "data": {"action": "stop", "nospace": true}}`)
-			time.Sleep(2 * resumeEvery)
-			if got := strings.Count(p.called(), "cont"); got != 2 {
-				t.Errorf("cont was called %d times, want 2", got)
-			}
-			if err := m.Close(); err != nil {
-				t.Error(err)
-			}
-			p.Close()
-		})
+// That a guest comes to stand or goes on is told once, however often it does
+// before somebody asks.
+func TestMachineChanged(t *testing.T) {
+	p, conn := newPretendQMP(func(string) string { return status("io-error") })
+	m := openMachine(t, conn)
+	for _, event := range []string{"STOP", "RESUME", "STOP"} {
+		p.say(`{"event": "` + event + `"}`)
 	}
-}
-
-// A host that is too busy for QEMU to answer in time is no reason to leave a
-// machine standing for ever.
-func TestMachineResumesAfterSilence(t *testing.T) {
-	for name, bad := range map[string]string{
-		"silence": "",
-		"refusal": `"error": {"class": "GenericError", "desc": "not now"}`,
-		"garbage": `"return": []`,
-	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				asked, now := 0, "io-error" // of the server's goroutine alone
-				p, conn := newPretendQMP(func(command string) string {
-					if command == "cont" {
-						now = "running"
-						return `"return": {}`
-					}
-					if asked++; asked == 2 || asked == 3 { // not the first, when it is opened
-						return bad
-					}
-					return status(now)
-				})
-				defer p.Close()
-				m := openMachine(t, conn)
-				time.Sleep(3*resumeEvery + 2*qmpTimeout + time.Second) // in the bubble's time
-				if st, err := m.Status(t.Context()); err != nil || st != vmm.Running {
-					t.Errorf("Status = %q, %v; called: %s", st, err, p.called())
-				}
-				if err := m.Close(); err != nil {
-					t.Error(err)
-				}
-			})
-		})
+	<-m.Changed()
+	if st, err := m.Status(t.Context()); err != nil || st != vmm.IOError {
+		t.Errorf("Status = %q, %v", st, err)
 	}
-}
-
-// A VMM that ends while it is asked is not asked again.
-func TestMachineEndsWhileDiskIsFull(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		asked, ended := 0, make(chan struct{})
-		p, conn := newPretendQMP(func(string) string {
-			if asked++; asked == 1 {
-				return status("io-error")
-			}
-			close(ended)
-			return ""
-		})
-		m := openMachine(t, conn)
-		start := time.Now()
-		<-ended
-		p.Close()
-		<-m.Done()
-		if took := time.Since(start); took != resumeEvery {
-			t.Errorf("it was done after %v, want %v, when it was asked", took, resumeEvery)
-		}
-		if err := m.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	if err := errors.Join(m.Pause(t.Context()), m.Resume(t.Context())); err != nil {
+		t.Errorf("Pause, Resume = %v", err)
+	}
+	if got := p.called(); !strings.Contains(got, "stop cont") {
+		t.Errorf("called: %s", got)
+	}
+	if err := m.Close(); err != nil {
+		t.Error(err)
+	}
+	p.Close()
 }
 
 func TestQMPRefuses(t *testing.T) {
@@ -328,7 +239,7 @@ func FuzzQMP(f *testing.F) {
 	f.Add([]byte(`{"id": -1}` + "\n\n{"))
 	f.Fuzz(func(_ *testing.T, data []byte) {
 		r := bufio.NewReader(strings.NewReader(string(data)))
-		m := &machine{full: make(chan struct{}, 1)}
+		m := &machine{changed: make(chan struct{}, 1)}
 		c := &qmpClient{event: m.event, waiting: map[uint64]chan<- qmpAnswer{1: make(chan qmpAnswer, 1)}}
 		for {
 			msg, err := readQMP(r)

@@ -46,7 +46,7 @@ func NewHost() *Host {
 
 // SetFail makes f decide what fails. It is asked with "before OP" when OP is
 // about to have its effect and "after OP" when it has had it; OP is "check",
-// "launch", "attach", "cleanup", "status", "find" or "kill". Nil: nothing
+// "launch", "attach", "cleanup", "status", "pause", "resume", "find" or "kill". Nil: nothing
 // fails. f must not call the host.
 func (h *Host) SetFail(f func(op string) error) {
 	h.mu.Lock()
@@ -80,7 +80,22 @@ func (h *Host) SetStatus(id string, s vmm.Status) bool {
 	defer h.mu.Unlock()
 	p := h.byID(id)
 	if p != nil {
-		p.status = s
+		p.setStatus(s)
+	}
+	return p != nil
+}
+
+// SetFull makes a machine's disk full, or not any more: its guest writes
+// whenever it goes on, and comes to stand if there is no room. It reports
+// whether the machine runs.
+func (h *Host) SetFull(id string, full bool) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	p := h.byID(id)
+	if p != nil {
+		if p.full = full; full && p.status == vmm.Running {
+			p.setStatus(vmm.IOError)
+		}
 	}
 	return p != nil
 }
@@ -188,6 +203,24 @@ type process struct {
 	exit   vmm.Exit      // settled before gone is closed
 	status vmm.Status    // guarded by Host.mu
 	hidden bool          // its command line is overwritten; guarded by Host.mu
+	full   bool          // its guest writes and there is no room; guarded by Host.mu
+
+	watchers []chan struct{} // told of each change of status; guarded by Host.mu
+}
+
+// setStatus changes what the guest does, and tells. Preconditions: Host.mu is
+// held.
+func (p *process) setStatus(s vmm.Status) {
+	if s == p.status {
+		return
+	}
+	p.status = s
+	for _, w := range p.watchers {
+		select {
+		case w <- struct{}{}:
+		default:
+		}
+	}
 }
 
 type driver struct{ h *Host }

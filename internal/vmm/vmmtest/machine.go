@@ -11,15 +11,19 @@ import (
 // machine is a connection to a pretend VMM. Unlike QEMU's, several may be open
 // at once: a daemon that a test dropped keeps its own.
 type machine struct {
-	h      *Host
-	p      *process
-	closed chan struct{}
-	done   chan struct{} // closed when the process or the connection has ended
-	once   sync.Once
+	h       *Host
+	p       *process
+	closed  chan struct{}
+	changed chan struct{}
+	done    chan struct{} // closed when the process or the connection has ended
+	once    sync.Once
 }
 
 func newMachine(h *Host, p *process) *machine {
-	m := &machine{h: h, p: p, closed: make(chan struct{}), done: make(chan struct{})}
+	m := &machine{h: h, p: p, closed: make(chan struct{}), changed: make(chan struct{}, 1), done: make(chan struct{})}
+	h.mu.Lock()
+	p.watchers = append(p.watchers, m.changed)
+	h.mu.Unlock()
 	go func() {
 		defer close(m.done)
 		select {
@@ -53,6 +57,44 @@ func (m *machine) Status(ctx context.Context) (s vmm.Status, err error) {
 	})
 	return s, err
 }
+
+func (m *machine) Pause(ctx context.Context) error {
+	return m.set(ctx, "pause", func(s vmm.Status) vmm.Status {
+		if s == vmm.Running {
+			return vmm.Paused
+		}
+		return s
+	})
+}
+
+func (m *machine) Resume(ctx context.Context) error {
+	return m.set(ctx, "resume", func(vmm.Status) vmm.Status {
+		if m.p.full {
+			return vmm.IOError
+		}
+		return vmm.Running
+	})
+}
+
+// set changes what the guest does. f is called with the host's mu held.
+func (m *machine) set(ctx context.Context, op string, f func(vmm.Status) vmm.Status) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return m.h.around(op, func() error {
+		m.h.mu.Lock()
+		defer m.h.mu.Unlock()
+		select {
+		case <-m.done:
+			return errors.New("the connection to the VMM has ended")
+		default:
+		}
+		m.p.setStatus(f(m.p.status))
+		return nil
+	})
+}
+
+func (m *machine) Changed() <-chan struct{} { return m.changed }
 
 func (m *machine) Done() <-chan struct{} { return m.done }
 

@@ -42,6 +42,7 @@ func Run(t *testing.T, newHarness func(t *testing.T) Harness) {
 		{"GuestReboots", testEnds(Reboot, vmm.ExitReboot)},
 		{"GuestPanics", testEnds(Panic, vmm.ExitPanic)},
 		{"EndSeenAfterAttach", testEndSeenAfterAttach},
+		{"PauseAndResume", testPauseAndResume},
 		{"DiskFoundBySerial", testDisk},
 		{"CleanUp", testCleanUp},
 		{"MissingKernel", testMissingKernel},
@@ -295,6 +296,47 @@ func testEndSeenAfterAttach(t *testing.T, b *bench) {
 		return
 	}
 	t.Fatalf("the guest ended before Attach %d times", tries)
+}
+
+// A paused machine stands, also for who attaches later, and goes on.
+func testPauseAndResume(t *testing.T, b *bench) {
+	s := b.spec(t, Idle)
+	m := b.launch(t, s)
+	for range 2 {
+		if err := m.Pause(t.Context()); err != nil {
+			t.Fatalf("Pause = %v", err)
+		}
+		b.wantStatus(t, m, vmm.Paused)
+	}
+	wantChanged(t, m)
+	closeMachine(t, m)
+	m, err := b.Driver.Attach(t.Context(), s)
+	if err != nil {
+		t.Fatalf("Attach = %v", err)
+	}
+	defer closeMachine(t, m)
+	b.wantStatus(t, m, vmm.Paused)
+	for range 2 {
+		if err := m.Resume(t.Context()); err != nil {
+			t.Fatalf("Resume = %v", err)
+		}
+		b.wantStatus(t, m, vmm.Running)
+	}
+	wantChanged(t, m)
+	b.kill(t, s)
+	b.wantExit(t, s, m, vmm.ExitUnknown)
+	if m.Pause(t.Context()) == nil || m.Resume(t.Context()) == nil {
+		t.Error("Pause or Resume of a machine that is done succeeded")
+	}
+}
+
+func wantChanged(t *testing.T, m vmm.Machine) {
+	t.Helper()
+	select {
+	case <-m.Changed():
+	case <-time.After(limit):
+		t.Fatal("Changed says nothing")
+	}
 }
 
 func testDisk(t *testing.T, b *bench) {
