@@ -137,6 +137,8 @@ func (c *call) event(e client.Event) error {
 	switch {
 	case e.Progress != nil:
 		c.progress.update("", e.Progress)
+	case e.Notice != "":
+		c.warn("%s", e.Notice)
 	case e.VM != nil:
 		c.vm = e.VM
 	case e.Started:

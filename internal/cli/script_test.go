@@ -21,6 +21,7 @@ import (
 	"banger/internal/daemon"
 	"banger/internal/daemon/daemontest"
 	"banger/internal/errkind"
+	"banger/internal/network/networktest"
 	"banger/internal/vmm/vmmtest"
 )
 
@@ -78,6 +79,7 @@ func serve(root string) error {
 		Images:  &daemontest.Images{Dir: dir, Recipes: []string{"tiny", "other"}},
 		Kernels: &daemontest.Kernels{Dir: dir},
 		Host:    daemontest.Host{CPU: 4, Memory: 8 << 30, Total: 100 << 30, Spare: 50 << 30},
+		Net:     networktest.NewHost(),
 		Dir:     dir,
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)

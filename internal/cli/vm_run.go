@@ -64,6 +64,7 @@ func (s *specFlags) add(f *pflag.FlagSet) {
 	f.Int32Var(&s.spec.VcpuCount, "vcpus", 0, "`NUMBER` of virtual CPUs")
 	f.Var(sizeFlag{&s.spec.MemoryBytes}, "memory", "its memory, as in 512M or 2G")
 	f.Var(sizeFlag{&s.spec.DiskBytes}, "disk-size", "the disk under /root, as in 8G")
+	f.StringVar(&s.spec.Network, "network", "", "`MODE`: nat (through the host), or none")
 	f.StringArrayVar(&s.labels, "label", nil, "`KEY=VALUE` to keep with it; may be repeated")
 	f.StringVar(&s.spec.Driver, "driver", "", "`NAME` of the virtual machine monitor")
 }
@@ -73,7 +74,7 @@ func (s *specFlags) finish(f *pflag.FlagSet) (*api.Spec, error) {
 	if f.Changed("vcpus") && s.spec.VcpuCount < 1 {
 		return nil, usage("--vcpus %d: it takes at least 1", s.spec.VcpuCount)
 	}
-	for _, name := range []string{"name", "image", "kernel", "driver"} {
+	for _, name := range []string{"name", "image", "kernel", "driver", "network"} {
 		if f.Changed(name) && f.Lookup(name).Value.String() == "" {
 			return nil, usage("--%s is empty", name)
 		}

@@ -66,7 +66,11 @@ func vmFacts(v *api.VM, now time.Time) facts {
 	f.add("cpus", strconv.Itoa(int(v.VcpuCount)))
 	f.add("memory", size(v.MemoryBytes))
 	f.add("disk", size(v.DiskBytes))
+	f.add("network", v.Network)
 	f.add("address", v.GuestIp)
+	if v.GuestIp != "" {
+		f.add("DNS name", v.DnsName)
+	}
 	f.add("created", moment(v.CreatedAt, now))
 	f.add("started", moment(v.StartedAt, now))
 	f.add("labels", labelText(v.Labels))

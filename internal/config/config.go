@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -19,20 +20,23 @@ import (
 // Config is the content of config.toml. Every key is optional; [Default] gives
 // what holds without it.
 type Config struct {
-	Driver  string `toml:"driver"`  // "auto", or a VMM driver's name
-	Image   string `toml:"image"`   // image of a machine that names none
-	Kernel  string `toml:"kernel"`  // kernel of a machine that names none; empty: the image's own
-	VCPUs   int    `toml:"vcpus"`   // of a machine that says nothing; 0: as suits the driver
-	Memory  Size   `toml:"memory"`  // the same
-	Disk    Size   `toml:"disk"`    // work disk, the same
-	RootFS  Size   `toml:"root_fs"` // root disk as the guest sees it
-	Cache   string `toml:"cache"`   // directory of images and kernels; empty: the root's own
-	Mirror  string `toml:"mirror"`  // Debian mirror for images and kernels; empty: the host's own apt configuration
-	LogCap  Size   `toml:"console_log_max"`
-	Grace   Dur    `toml:"stop_grace"`   // how long a guest has to power off
-	Boot    Dur    `toml:"boot_timeout"` // how long a guest has until its agent answers
-	UIDBase uint32 `toml:"uid_base"`     // first user id that a machine's VMM may run as; 0: as the root's tag says
-	UIDs    uint32 `toml:"uid_count"`    // how many there are from there on
+	Driver string `toml:"driver"`  // "auto", or a VMM driver's name
+	Image  string `toml:"image"`   // image of a machine that names none
+	Kernel string `toml:"kernel"`  // kernel of a machine that names none; empty: the image's own
+	VCPUs  int    `toml:"vcpus"`   // of a machine that says nothing; 0: as suits the driver
+	Memory Size   `toml:"memory"`  // the same
+	Disk   Size   `toml:"disk"`    // work disk, the same
+	RootFS Size   `toml:"root_fs"` // root disk as the guest sees it
+	Cache  string `toml:"cache"`   // directory of images and kernels; empty: the root's own
+	Mirror string `toml:"mirror"`  // Debian mirror for images and kernels; empty: the host's own apt configuration
+	LogCap Size   `toml:"console_log_max"`
+	Grace  Dur    `toml:"stop_grace"`   // how long a guest has to power off
+	Boot   Dur    `toml:"boot_timeout"` // how long a guest has until its agent answers
+	// Subnet is where machines' addresses come from, IPv4; empty: one that no
+	// route of the host collides with.
+	Subnet  netip.Prefix `toml:"subnet"`
+	UIDBase uint32       `toml:"uid_base"`  // first user id that a machine's VMM may run as; 0: as the root's tag says
+	UIDs    uint32       `toml:"uid_count"` // how many there are from there on
 }
 
 // Default returns the configuration that holds without a file.
@@ -96,6 +100,8 @@ func (c Config) check() error {
 		return fmt.Errorf("console_log_max = %q: it takes at least 64K", c.LogCap)
 	case c.Grace < 0 || c.Boot <= 0:
 		return errors.New("stop_grace and boot_timeout take positive durations")
+	case c.Subnet.IsValid() && (!c.Subnet.Addr().Is4() || c.Subnet != c.Subnet.Masked() || c.Subnet.Bits() < 8 || c.Subnet.Bits() > 29):
+		return fmt.Errorf("subnet = %q: it takes an IPv4 network of 8 to 29 bits, as in %q", c.Subnet, "10.77.0.0/22")
 	case c.UIDBase != 0 && c.UIDBase < 1000 || c.UIDs < 1 || c.UIDBase+c.UIDs < c.UIDBase:
 		return errors.New("uid_base must be at least 1000 and uid_count at least 1, and both must fit in 32 bits")
 	case c.UIDBase == 0 && c.UIDs > 1<<uidBits:

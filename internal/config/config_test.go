@@ -24,6 +24,11 @@ func TestLoad(t *testing.T) {
 		{"cache = \"here\"", "absolute path"},
 		{"uid_base = 5", "uid_base"},
 		{"uid_count = 100000", "uid_count"},
+		{`subnet = "10.9.0.0/22"`, ""},
+		{`subnet = "10.9.0.1/22"`, "as in"},
+		{`subnet = "fd00::/64"`, "as in"},
+		{`subnet = "10.9.0.0/30"`, "as in"},
+		{`subnet = "here"`, "subnet"},
 		{"uid_base = 100000\nuid_count = 100000", ""},
 	}
 	for _, tt := range tests {

@@ -23,6 +23,7 @@ import (
 	"banger/internal/image"
 	"banger/internal/kernel"
 	"banger/internal/lifecycle"
+	"banger/internal/network"
 	"banger/internal/store"
 	"banger/internal/version"
 	"banger/internal/vm"
@@ -38,8 +39,10 @@ const (
 	// stopTime is how long the handlers of calls that were broken off may
 	// take.
 	stopTime = 10 * time.Second
-	// trimEvery is how often console logs are looked at.
-	trimEvery = 5 * time.Second
+	// lookEvery is how often the room on the disk is looked at, and console
+	// logs every trimEvery-th time.
+	lookEvery = time.Second
+	trimEvery = 5
 )
 
 // Mechanisms are what stands behind the contracts. [Real] gives those of the
@@ -50,6 +53,8 @@ type Mechanisms struct {
 	DriverReason  string // why that one
 	Finder        vmm.Finder
 	Work          disk.Work
+	Network       network.Network
+	DNS           lifecycle.DNS
 	Images        image.Library
 	Kernels       kernel.Library
 	Boot          guest.Boot
@@ -122,7 +127,7 @@ func Open(ctx context.Context, o Options) (_ *Daemon, err error) {
 		Records: d.store,
 		Handles: handle.NewCache(func(id vm.ID) string { return o.Paths.VM(string(id)).Handles() }),
 		Finder:  mech.Finder, Drivers: mech.Drivers, Default: mech.DefaultDriver,
-		Work: mech.Work, Images: mech.Images, Kernels: mech.Kernels,
+		Work: mech.Work, Network: mech.Network, DNS: mech.DNS, Images: mech.Images, Kernels: mech.Kernels,
 		Boot: mech.Boot, Dialer: mech.Dialer, Host: mech.Host,
 		Paths: o.Paths, Config: o.Config, Log: o.Log,
 	})
@@ -164,20 +169,35 @@ func (d *Daemon) logInternal(call string, err error) {
 
 // Serve answers calls until Stop is called or ctx ends.
 func (d *Daemon) Serve(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	wg.Go(func() { d.lookAround(ctx) })
 	served := make(chan error, 1)
 	go func() { served <- d.server.Serve(d.ln) }()
-	tick := time.NewTicker(trimEvery)
+	select {
+	case err := <-served:
+		return fmt.Errorf("serve: %w", err)
+	case <-d.stopping:
+	case <-ctx.Done():
+	}
+	return nil
+}
+
+// lookAround looks after disks and logs until ctx ends.
+func (d *Daemon) lookAround(ctx context.Context) {
+	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
-	for {
+	for n := 0; ; n++ {
 		select {
-		case err := <-served:
-			return fmt.Errorf("serve: %w", err)
 		case <-tick.C:
-			d.manager.TrimLogs()
-		case <-d.stopping:
-			return nil
 		case <-ctx.Done():
-			return nil
+			return
+		}
+		d.manager.CheckRoom(ctx)
+		if n%trimEvery == 0 {
+			d.manager.TrimLogs()
 		}
 	}
 }

@@ -32,6 +32,9 @@ func (m *Manager) Agent(ctx context.Context, id vm.ID) (guest.Agent, error) {
 		}
 		return nil, err
 	}
+	if v.State == vm.Paused {
+		return nil, m.pausedError(v)
+	}
 	ctx, cancel := context.WithTimeout(ctx, redialTime)
 	defer cancel()
 	return m.agentOf(ctx, l)
@@ -82,16 +85,10 @@ func (m *Manager) agentOf(ctx context.Context, l *live) (guest.Agent, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(l.ctx, cancel)()
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.agent != nil {
-		select {
-		case <-l.agent.Done():
-			l.agent.Close()
-			l.agent = nil
-		default:
-			return l.agent, nil
-		}
+	l.dialing.Lock()
+	defer l.dialing.Unlock()
+	if a := l.connected(); a != nil {
+		return a, nil
 	}
 	e, err := m.endpoint(ctx, l)
 	if err != nil {
@@ -105,26 +102,48 @@ func (m *Manager) agentOf(ctx context.Context, l *live) (guest.Agent, error) {
 		a.Close() // taken down while we dialled
 		return nil, errkind.New(errkind.Conflict, "vm %q is not running", l.v.Name)
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.agent = a
 	return a, nil
 }
 
+// connected returns the connection to the agent if there is one that works.
+func (l *live) connected() guest.Agent {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.agent == nil {
+		return nil
+	}
+	select {
+	case <-l.agent.Done():
+		l.agent.Close()
+		l.agent = nil
+	default:
+	}
+	return l.agent
+}
+
 // endpoint asks the VMM where the agent is, and reconnects to a VMM that did
-// not answer before. Preconditions: l.mu is held.
+// not answer before. Preconditions: l.dialing is held.
 func (m *Manager) endpoint(ctx context.Context, l *live) (guest.Endpoint, error) {
-	if l.mach == nil {
+	mach, _ := l.standing()
+	if mach == nil {
 		d, err := m.driver(l.v.Spec.Driver)
 		if err != nil {
 			return guest.Endpoint{}, err
 		}
 		ctx, cancel := context.WithTimeout(ctx, attachTime)
 		defer cancel()
-		if l.mach, err = d.Attach(ctx, m.ref(l.v)); err != nil {
-			l.mach = nil
+		if mach, err = d.Attach(ctx, m.ref(l.v)); err != nil {
 			return guest.Endpoint{}, errkind.WithHint(fmt.Errorf("the VMM of %q does not answer: %w", l.v.Name, err), "banger vm kill "+l.v.Name)
 		}
+		l.mu.Lock()
+		l.mach = mach
+		l.mu.Unlock()
+		m.background(func() { m.attend(l, mach) })
 	}
-	e := l.mach.Agent()
+	e := mach.Agent()
 	return guest.Endpoint{Kind: string(e.Kind), Path: e.Path, CID: e.CID, Port: e.Port, Token: l.v.Token}, nil
 }
 

@@ -13,6 +13,7 @@ import (
 	"banger/internal/errkind"
 	"banger/internal/image"
 	"banger/internal/kernel"
+	"banger/internal/network"
 	"banger/internal/undo"
 	"banger/internal/vm"
 )
@@ -39,6 +40,11 @@ func (m *Manager) Create(ctx context.Context, r Request, p Progress) (vm.VM, err
 	spec, err := m.complete(ctx, r)
 	if err != nil {
 		return vm.VM{}, err
+	}
+	if spec.Network == network.NAT {
+		if err := m.ensureSubnet(ctx); err != nil {
+			return vm.VM{}, err
+		}
 	}
 	v := vm.VM{Name: r.Name, Spec: spec, Ephemeral: r.Ephemeral, State: vm.Created, Token: newToken()}
 	v, img, err := m.recordOn(ctx, v, p)
@@ -127,6 +133,7 @@ func (m *Manager) complete(ctx context.Context, r Request) (vm.Spec, error) {
 	setDefault(&s.VCPUs, m.someVCPUs(s.Driver))
 	setDefault(&s.MemoryBytes, min(int64(c.Memory), m.d.Host.MemoryBytes()/2)>>20<<20)
 	setDefault(&s.DiskBytes, int64(c.Disk))
+	setDefault(&s.Network, network.NAT)
 	if err := vm.CheckName(s.Image); err != nil {
 		return s, errkind.New(errkind.Usage, "%q is no name for an image: it takes 1 to 63 lower-case letters, digits and inner hyphens", s.Image)
 	}
@@ -137,7 +144,10 @@ func (m *Manager) complete(ctx context.Context, r Request) (vm.Spec, error) {
 	if !ok {
 		return s, errkind.New(errkind.Usage, "unknown driver %q; there is %v", s.Driver, m.driverNames())
 	}
-	return s, d.Check(ctx)
+	if err := d.Check(ctx); err != nil {
+		return s, err
+	}
+	return s, m.checkNetwork(ctx, s.Network)
 }
 
 // someVCPUs is how many virtual CPUs a machine gets when nobody says. In

@@ -44,7 +44,7 @@ func (m *Manager) DeleteStopped(ctx context.Context, id vm.ID) (vm.VM, error) {
 	if v.State != vm.Stopped && v.State != vm.Created {
 		return v, errkind.New(errkind.Conflict, "machine %q is %s by now", v.Name, v.State)
 	}
-	if v, err = m.d.Records.Change(ctx, id, vm.Change{To: vm.Deleting}); err != nil {
+	if v, err = m.change(ctx, id, vm.Change{To: vm.Deleting}); err != nil {
 		return v, err
 	}
 	return m.remove(ctx, v)
@@ -90,7 +90,7 @@ func (m *Manager) remove(ctx context.Context, v vm.VM) (vm.VM, error) {
 // faulty records that deleting failed: something may be left on the host.
 func (m *Manager) faulty(ctx context.Context, v vm.VM, cause error) (vm.VM, error) {
 	text := cause.Error()
-	got, err := m.d.Records.Change(context.WithoutCancel(ctx), v.ID,
+	got, err := m.change(context.WithoutCancel(ctx), v.ID,
 		vm.Change{To: vm.Faulty, Reason: "deleting failed", LastError: &text})
 	if err == nil {
 		v = got

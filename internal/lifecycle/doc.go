@@ -14,7 +14,8 @@
 // runs), and what is live (open connections, in memory only). [Manager.Alive]
 // is the one place that decides whether a machine runs.
 //
-// Lock order: parts, then a machine's lock (locks), then a live machine's own
-// mu, then mu. Nothing slow happens under mu, and nothing that takes a live
-// machine's mu. Guest I/O does not hold a machine's lock.
+// Lock order: parts, then a machine's lock (locks), then net's mu, then a live
+// machine's own dialing and mu, then mu. Nothing slow happens under mu or a live
+// machine's mu, and nothing under mu that takes a live machine's. Guest I/O does
+// not hold a machine's lock.
 package lifecycle

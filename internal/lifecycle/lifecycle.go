@@ -3,6 +3,7 @@ package lifecycle
 import (
 	"context"
 	"log/slog"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	"banger/internal/image"
 	"banger/internal/kernel"
 	"banger/internal/keylock"
+	"banger/internal/network"
 	"banger/internal/vm"
 	"banger/internal/vmm"
 )
@@ -30,6 +32,19 @@ type Records interface {
 	// Change checks and records one step in a machine's life.
 	Change(ctx context.Context, id vm.ID, c vm.Change) (vm.VM, error)
 	Delete(ctx context.Context, id vm.ID) error
+	// Subnet is what machines get their addresses from; zero: not set yet.
+	Subnet(ctx context.Context) (netip.Prefix, error)
+	// SetSubnet sets it, and moves every machine's address into it.
+	SetSubnet(ctx context.Context, p netip.Prefix) error
+}
+
+// DNS is what this package needs of the daemon's name server.
+type DNS interface {
+	// ServeGuests answers on the bridge's address. That it cannot is the
+	// server's to tell: machines run without names.
+	ServeGuests(gateway netip.Addr)
+	// Resolvers are the host's own that a guest can reach.
+	Resolvers() []netip.Addr
 }
 
 // A Driver is a VMM driver with the disk layers it can use.
@@ -46,6 +61,8 @@ type Deps struct {
 	Drivers map[string]Driver // by name
 	Default string            // name of the driver for a machine that names none; empty: none works here
 	Work    disk.Work
+	Network network.Network
+	DNS     DNS
 	Images  image.Library
 	Kernels kernel.Library
 	Boot    guest.Boot
@@ -64,6 +81,10 @@ type Host interface {
 	// DiskBytes is the size of the file system that path is on, and how much
 	// of it is free.
 	DiskBytes(path string) (total, free int64, err error)
+	// Reserve makes the file at path hold n bytes of its file system that
+	// nobody else can take then. 0 removes it; that there is none is a
+	// success.
+	Reserve(path string, n int64) error
 }
 
 // Progress is told what is being done: stage, detail, and how much of total
@@ -90,13 +111,21 @@ type Manager struct {
 	live   map[vm.ID]*live                   // guarded by mu
 	ops    map[vm.ID]context.CancelCauseFunc // of starts and stops under way; guarded by mu
 	closed bool                              // guarded by mu
+
+	reserve bool // room for records is kept; guarded by mu
+
+	net ports
 }
 
 // New returns a manager of no machines: [Manager.Recover] finds those that are
 // there.
 func New(d Deps) *Manager {
 	ctx, cancel := context.WithCancel(context.Background())
-	return &Manager{d: d, log: d.Log, ctx: ctx, cancel: cancel, live: make(map[vm.ID]*live), ops: make(map[vm.ID]context.CancelCauseFunc)}
+	return &Manager{
+		d: d, log: d.Log, ctx: ctx, cancel: cancel,
+		live: make(map[vm.ID]*live), ops: make(map[vm.ID]context.CancelCauseFunc),
+		net: ports{want: make(map[vm.ID]network.Port), dirty: true},
+	}
 }
 
 // Close stops watching and drops every connection. Machines go on. It waits
@@ -159,7 +188,7 @@ func (m *Manager) begin(ctx context.Context, id vm.ID, to vm.State, reason strin
 	if err != nil {
 		return v, nil, err
 	}
-	if v, err = m.d.Records.Change(ctx, id, vm.Change{To: to, Reason: reason}); err != nil {
+	if v, err = m.change(ctx, id, vm.Change{To: to, Reason: reason}); err != nil {
 		unlock()
 		return v, nil, err
 	}

@@ -30,6 +30,10 @@ func (m *Manager) Recover(ctx context.Context, limit time.Duration) error {
 		facts = append(facts, f)
 	}
 	m.warnOfStrays(records)
+	if err := m.recoverNetwork(ctx, facts); err != nil {
+		m.log.Error("bring the network into agreement", "err", err)
+	}
+	m.background(m.watchTaps)
 	done := make(chan struct{}, len(facts))
 	for _, mv := range plan(facts) {
 		if mv.do == keep {
@@ -119,7 +123,7 @@ func (m *Manager) carryOut(ctx context.Context, mv move) error {
 	case finishDelete:
 		if v.State != vm.Deleting {
 			var err error
-			if v, err = m.d.Records.Change(ctx, v.ID, vm.Change{To: vm.Deleting, Found: true}); err != nil {
+			if v, err = m.change(ctx, v.ID, vm.Change{To: vm.Deleting, Found: true}); err != nil {
 				return err
 			}
 		}
@@ -140,7 +144,7 @@ func (m *Manager) found(ctx context.Context, v vm.VM, why string) error {
 		text := undoErr.Error()
 		c.To, c.Reason, c.LastError = vm.Faulty, "taking down failed", &text
 	}
-	_, err := m.d.Records.Change(ctx, v.ID, c)
+	_, err := m.change(ctx, v.ID, c)
 	return errors.Join(undoErr, err)
 }
 
@@ -179,7 +183,7 @@ func (m *Manager) goOn(ctx context.Context, v vm.VM, why string) error {
 		return m.found(ctx, v, why)
 	}
 	var none string
-	_, err = m.d.Records.Change(ctx, v.ID, vm.Change{To: vm.Running, Started: true, LastError: &none})
+	_, err = m.change(ctx, v.ID, vm.Change{To: vm.Running, Started: true, LastError: &none})
 	return err
 }
 

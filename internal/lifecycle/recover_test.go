@@ -156,7 +156,7 @@ func TestRecoveryOfAnUnknownDriver(t *testing.T) {
 	l := newLife(t)
 	v, err := l.store.Create(context.Background(), vm.VM{
 		Name: "foreign", State: vm.Created, Token: strings.Repeat("0", 32),
-		Spec: vm.Spec{Image: "tiny", Kernel: "fake", Driver: "of-tomorrow", VCPUs: 1, MemoryBytes: 1 << 30, DiskBytes: 1 << 30},
+		Spec: vm.Spec{Image: "tiny", Kernel: "fake", Driver: "of-tomorrow", VCPUs: 1, MemoryBytes: 1 << 30, DiskBytes: 1 << 30, Network: "none"},
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -36,7 +36,7 @@ func TestRefused(t *testing.T) {
 			t.Errorf("Create(%+v) = %v (%s), want %q (%s)", tt.r, err, errkind.Of(err), tt.want, tt.kind)
 		}
 	}
-	l.w.Host.Spare = 1 << 20
+	l.w.Host.SetSpare(1 << 20)
 	l.restart()
 	if _, err := l.Create(context.Background(), lifecycle.Request{}, nobody); errkind.Of(err) != errkind.Host || !strings.Contains(err.Error(), "1M left") {
 		t.Errorf("on a full disk: %v", err)

@@ -50,6 +50,9 @@ func (m *Manager) vmmSpec(v vm.VM, b *boot) vmm.Spec {
 	if b.kernel.ModulesDisk != "" {
 		s.Disks = append(s.Disks, vmm.Disk{Serial: modulesSerial, Path: b.kernel.ModulesDisk, Format: vmm.Raw, ReadOnly: true})
 	}
+	if b.tap != "" {
+		s.NICs = []vmm.NIC{{Tap: b.tap, MAC: b.nic.MAC}}
+	}
 	return s
 }
 
@@ -64,6 +67,9 @@ func (m *Manager) bundle(v vm.VM, b *boot) wire.Bundle {
 		Root:      wire.Mount{Serial: rootSerial, FSType: "ext4"},
 		Mounts:    []wire.Mount{{Serial: workSerial, Target: "/root", FSType: "ext4", Fill: true}},
 		Init:      b.image.Init,
+	}
+	if b.tap != "" {
+		w.NICs, w.Resolvers = []wire.NIC{b.nic}, b.resolvers
 	}
 	if b.kernel.ModulesDisk != "" {
 		w.Mounts = append(w.Mounts, wire.Mount{

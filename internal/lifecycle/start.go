@@ -43,7 +43,7 @@ func (m *Manager) Start(ctx context.Context, id vm.ID, p Progress) (vm.VM, error
 		}
 	}
 	var none string
-	up, err := m.d.Records.Change(context.WithoutCancel(ctx), id, vm.Change{To: vm.Running, Started: true, LastError: &none})
+	up, err := m.change(context.WithoutCancel(ctx), id, vm.Change{To: vm.Running, Started: true, LastError: &none})
 	if err != nil {
 		return m.takeDown(ctx, v, &u, "", err)
 	}
@@ -85,7 +85,7 @@ func (m *Manager) prepare(ctx context.Context, id vm.ID, p Progress) (vm.VM, *bo
 	}
 	if err := v.State.Check(vm.Starting); err != nil {
 		// Words that name the machine come from the store.
-		_, err = m.d.Records.Change(ctx, id, vm.Change{To: vm.Starting})
+		_, err = m.change(ctx, id, vm.Change{To: vm.Starting})
 		return v, nil, err
 	}
 	d, err := m.driver(v.Spec.Driver)
@@ -119,7 +119,7 @@ func (m *Manager) takeDown(ctx context.Context, v vm.VM, u *undo.Stack, reason s
 		c.LastError = &text
 	}
 	// Record it even if whoever asked has gone away.
-	down, err := m.d.Records.Change(context.WithoutCancel(ctx), v.ID, c)
+	down, err := m.change(context.WithoutCancel(ctx), v.ID, c)
 	if err == nil {
 		v = down
 		m.log.Info("state", "vm", v.ID, "name", v.Name, "state", c.To, "reason", c.Reason)

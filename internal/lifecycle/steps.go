@@ -7,9 +7,11 @@ import (
 	"os"
 
 	"banger/internal/disk"
+	"banger/internal/guest/wire"
 	"banger/internal/handle"
 	"banger/internal/image"
 	"banger/internal/kernel"
+	"banger/internal/network"
 	"banger/internal/undo"
 	"banger/internal/vm"
 	"banger/internal/vmm"
@@ -31,12 +33,18 @@ type boot struct {
 	kernel   kernel.Kernel
 	root     disk.Device
 	progress Progress
+
+	// Of a machine with a network.
+	tap       string
+	nic       wire.NIC
+	resolvers []string
 }
 
 // steps lists what starting takes, in order. To undo, b may be nil.
 func (m *Manager) steps(v vm.VM, b *boot) []step {
 	return []step{
 		{"disk", m.attachDisk(v, b), m.detachDisk(v)},
+		{"network", m.attachNetwork(v, b), m.detachNetwork(v)},
 		{"boot", m.writeBoot(v, b), m.removeBoot(v)},
 		{"vmm", m.launch(v, b), m.kill(v)},
 		{"guest", m.awaitGuest(v), func(context.Context) error { return nil }},
@@ -76,6 +84,19 @@ func (m *Manager) attachDisk(v vm.VM, b *boot) func(context.Context) error {
 			h.DMName, h.DMDev = b.root.DMName, b.root.DMDev
 		})
 	}
+}
+
+// tapOf is the name of a machine's tap, "" if it has none.
+func (m *Manager) tapOf(v vm.VM) string {
+	if v.Spec.Network != network.NAT {
+		return ""
+	}
+	return network.TapName(m.d.Paths.Tag, string(v.ID))
+}
+
+// noteTap writes down the tap before there is a process that holds it.
+func (m *Manager) noteTap(id vm.ID, tap string) error {
+	return m.d.Handles.Update(id, func(h *handle.Handle) { h.TapDevice = tap })
 }
 
 func (m *Manager) detachDisk(v vm.VM) func(context.Context) error {
@@ -145,6 +166,7 @@ func (m *Manager) adopt(ctx context.Context, v vm.VM, d Driver, mach vmm.Machine
 	return m.d.Handles.Update(v.ID, func(h *handle.Handle) {
 		h.PID, h.StartTime = pid, started
 		h.Driver, h.DriverVersion = d.Name(), version
+		h.TapDevice = m.tapOf(v)
 	}), nil
 }
 

@@ -43,6 +43,11 @@ func (m *Manager) stop(ctx context.Context, id vm.ID, grace time.Duration, reaso
 	if grace == 0 {
 		m.interrupt(id)
 	}
+	if v.State == vm.Paused && grace > 0 {
+		if err := m.wake(ctx, v); err != nil {
+			return v, err
+		}
+	}
 	v, unlock, err := m.begin(ctx, id, vm.Stopping, reason)
 	if errkind.Of(err) == errkind.Conflict {
 		// What was interrupted may have stopped it.

@@ -89,15 +89,9 @@ func (m *Manager) PruneImages(ctx context.Context) {
 // TrimLogs cuts the console logs of running machines to their limit. The
 // daemon calls it from time to time.
 func (m *Manager) TrimLogs() {
-	m.mu.Lock()
-	var vs []vm.VM
-	for _, l := range m.live {
-		vs = append(vs, l.v)
-	}
-	m.mu.Unlock()
-	for _, v := range vs {
-		if err := trimConsole(m.paths(v).ConsoleLog(), int64(m.d.Config.LogCap)); err != nil && !errors.Is(err, os.ErrNotExist) {
-			m.log.Warn("trim the console log", "vm", v.ID, "err", err)
+	for _, l := range m.allLive() {
+		if err := trimConsole(m.paths(l.v).ConsoleLog(), int64(m.d.Config.LogCap)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			m.log.Warn("trim the console log", "vm", l.v.ID, "err", err)
 		}
 	}
 }

@@ -3,6 +3,8 @@ package lifecycle
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -27,14 +29,23 @@ type live struct {
 	ctx  context.Context // ends with the process, and when it is taken down
 	end  context.CancelFunc
 
-	mu    sync.Mutex  // held while dialling
-	mach  vmm.Machine // nil until the VMM's API has answered; guarded by mu
-	agent guest.Agent // nil until dialled; guarded by mu
+	dialing sync.Mutex // held while dialling; before mu
+
+	mu     sync.Mutex
+	mach   vmm.Machine // nil until the VMM's API has answered; guarded by mu
+	agent  guest.Agent // nil until dialled; guarded by mu
+	stands bool        // the guest's processors stand; guarded by mu
+	tried  time.Time   // when it was last let go on; guarded by mu
+
+	nmu     sync.Mutex
+	notices map[chan string]bool // guarded by nmu
 }
 
 // close drops the connections. The process goes on.
 func (l *live) close() {
-	l.end() // whoever dials gives up, and with it mu
+	l.end() // whoever dials gives up
+	l.dialing.Lock()
+	defer l.dialing.Unlock()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.mach != nil {
@@ -66,6 +77,12 @@ func (m *Manager) liveOf(id vm.ID) *live {
 	return m.live[id]
 }
 
+func (m *Manager) allLive() []*live {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Collect(maps.Values(m.live))
+}
+
 // watch takes up a machine: when its process ends by itself, that is recorded.
 // It takes over p and mach.
 func (m *Manager) watch(v vm.VM, p vmm.Process, mach vmm.Machine) {
@@ -79,6 +96,9 @@ func (m *Manager) watch(v vm.VM, p vmm.Process, mach vmm.Machine) {
 		return
 	}
 	m.live[v.ID] = l
+	if mach != nil {
+		m.wg.Go(func() { m.attend(l, mach) })
+	}
 	m.wg.Go(func() {
 		defer p.Close()
 		if err := p.Wait(m.ctx); err != nil {
@@ -130,7 +150,7 @@ func (m *Manager) ended(l *live) {
 // recordEnd records that a machine has ended, as often as it takes.
 func (m *Manager) recordEnd(id vm.ID, reason string) (vm.VM, error) {
 	for {
-		v, err := m.d.Records.Change(m.ctx, id, vm.Change{To: vm.Stopping, Reason: reason})
+		v, err := m.change(m.ctx, id, vm.Change{To: vm.Stopping, Reason: reason})
 		if k := errkind.Of(err); err == nil || m.ctx.Err() != nil || k == errkind.NotFound || k == errkind.Conflict {
 			return v, err
 		}

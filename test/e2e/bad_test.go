@@ -171,9 +171,7 @@ func TestHostLacksSomething(t *testing.T) {
 	must(t, err)
 	c := b.cmd("vm", "run", "--", "true")
 	script := fmt.Sprintf("mount --bind /dev/null %s && exec \"$0\" \"$@\"", qemu)
-	c.Args = append([]string{"unshare", "-m", "sh", "-c", script, c.Path}, c.Args[1:]...)
-	c.Path, err = exec.LookPath("unshare")
-	must(t, err)
+	through(c, "unshare", "-m", "sh", "-c", script)
 	out, _ := c.CombinedOutput()
 	if code := c.ProcessState.ExitCode(); code != 125 || !strings.Contains(string(out), "apt-get install -y qemu-system-x86") {
 		t.Errorf("without QEMU: exit %d: %s", code, out)
@@ -182,9 +180,7 @@ func TestHostLacksSomething(t *testing.T) {
 
 	must(t, os.Chmod(binDir, 0o755))
 	c = b.cmd("vm", "run", "--", "true")
-	c.Args = append([]string{"setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", c.Path}, c.Args[1:]...)
-	c.Path, err = exec.LookPath("setpriv")
-	must(t, err)
+	through(c, "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
 	out, _ = c.CombinedOutput()
 	if code := c.ProcessState.ExitCode(); code != 125 || !strings.Contains(string(out), "hint: sudo ") || !strings.Contains(string(out), " daemon start") {
 		t.Errorf("without root: exit %d: %s", code, out)

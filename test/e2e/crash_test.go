@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -37,7 +38,11 @@ func TestHandles(t *testing.T) {
 		if fi, err := os.Stat(handles); err != nil || fi.Mode().Perm() != 0o600 {
 			t.Fatalf("handles.json: %v, %v", fi, err)
 		}
-		pid := b.vmmPID("handles-test")
+		pid, tap := b.vmmPID("handles-test"), b.tap("handles-test")
+		b.host.IP(t, "link", "show", tap)
+		if text, err := os.ReadFile(handles); err != nil || !strings.Contains(string(text), tap) || !strings.Contains(string(text), strconv.Itoa(pid)) {
+			t.Errorf("handles.json: %s, %v", text, err)
+		}
 		b.killDaemon()
 		switch i % 5 {
 		case 1:
@@ -59,7 +64,7 @@ func TestHandles(t *testing.T) {
 		if alive(pid) {
 			t.Errorf("round %d: the VMM lives on", i)
 		}
-		if left := b.vmDirs(); len(left) > 0 {
+		if left := append(b.vmDirs(), b.networkInventory()...); len(left) > 0 {
 			t.Errorf("round %d: left %v", i, left)
 		}
 	}

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-var startSteps = []string{"disk", "boot", "vmm", "guest"}
+var startSteps = []string{"disk", "network", "boot", "vmm", "guest"}
 
 // stepTime is how long a guest that boots in software may take.
 const stepTime = 60 * time.Second

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"banger/internal/config"
+	"banger/test/netns"
 )
 
 var (
@@ -58,12 +59,16 @@ func testMain(m *testing.M) int {
 	return m.Run()
 }
 
-// A bed is one daemon's ground: a root of its own.
+// A bed is one daemon's ground: a root of its own, and a network namespace of
+// its own with another one beside it that plays the internet.
 type bed struct {
 	t          *testing.T
+	host       *netns.NS
+	internet   *netns.NS
 	root       string
 	paths      config.Paths
 	failpoints string // for daemons started from now on
+	resolvConf string // stands for /etc/resolv.conf, if it is not empty
 }
 
 // newBed returns a ground on which the busybox image is the default; conf are
@@ -79,6 +84,7 @@ func newBed(t *testing.T, conf ...string) *bed {
 		t.Fatal(err)
 	}
 	b := &bed{t: t, root: root}
+	b.host, b.internet = netns.New(t)
 	if b.paths, err = config.NewPaths(root); err != nil {
 		t.Fatal(err)
 	}
@@ -141,8 +147,27 @@ func (b *bed) close() {
 	}
 }
 
+// networkInventory lists the links and tables in the bed's namespace that it
+// did not have in the beginning, and interfaces that forward.
+func (b *bed) networkInventory() []string {
+	var found []string
+	for line := range strings.Lines(b.host.IP(b.t, "-o", "link")) {
+		if name := strings.Fields(line)[1]; name != "lo:" && !strings.HasPrefix(name, netns.Uplink+"@") {
+			found = append(found, "link "+strings.TrimSpace(line))
+		}
+	}
+	for line := range strings.Lines(b.host.Output(b.t, "nft", "list", "tables")) {
+		found = append(found, strings.TrimSpace(line))
+	}
+	forwards := b.host.Output(b.t, "sh", "-c", "cat /proc/sys/net/ipv4/conf/"+netns.Uplink+"/forwarding")
+	if strings.TrimSpace(forwards) != "0" {
+		found = append(found, "the uplink forwards")
+	}
+	return found
+}
+
 // inventory lists what there is on the host of this bed's machines and daemon:
-// processes, mounts, sockets and machines' directories.
+// processes, mounts, links, tables, sockets and machines' directories.
 func (b *bed) inventory() []string {
 	var found []string
 	for _, pid := range b.processes() {
@@ -158,6 +183,7 @@ func (b *bed) inventory() []string {
 			found = append(found, "mount "+line)
 		}
 	}
+	found = append(found, b.networkInventory()...)
 	for _, dir := range []string{b.paths.Run, b.paths.VMs()} {
 		_ = filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
 			if err == nil && path != b.paths.VMs() {
@@ -198,12 +224,22 @@ type result struct {
 func (b *bed) cmd(args ...string) *exec.Cmd {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	b.t.Cleanup(cancel)
-	c := exec.CommandContext(ctx, filepath.Join(binDir, "banger"), args...)
+	argv := append([]string{"--net=/run/netns/" + b.host.Name, filepath.Join(binDir, "banger")}, args...)
+	c := exec.CommandContext(ctx, "nsenter", argv...)
 	c.Env = append(os.Environ(), "BANGER_ROOT="+b.root)
+	if b.resolvConf != "" {
+		through(c, "unshare", "-m", "sh", "-c", "mount --bind "+b.resolvConf+` /etc/resolv.conf && exec "$0" "$@"`)
+	}
 	if b.failpoints != "" {
 		c.Env = append(c.Env, "BANGER_FAILPOINTS="+b.failpoints)
 	}
 	return c
+}
+
+// through has another program run a command of cmd's, inside the bed's
+// namespace.
+func through(c *exec.Cmd, argv ...string) {
+	c.Args = slices.Concat(c.Args[:2], argv, c.Args[2:])
 }
 
 // run runs banger to its end.

@@ -50,6 +50,7 @@ type Event struct {
 	Stderr   []byte
 	Exit     *Exit // the command has ended; no output comes after it
 	Cleanup  *api.Cleanup
+	Notice   string // the machine came to stand, or goes on: a line for people
 }
 
 // Exit tells how a command ended.
@@ -86,6 +87,7 @@ func (c *Client) Run(ctx context.Context, spec *api.Spec, ephemeral bool, s Star
 				return Event{}, err
 			}
 			e := execEvent(resp.GetExec())
+			e.Notice = resp.GetNotice()
 			e.Progress, e.VM, e.Cleanup = resp.GetProgress(), resp.GetVm(), resp.GetCleanup()
 			return e, nil
 		},
@@ -109,7 +111,9 @@ func (c *Client) Exec(ctx context.Context, vm string, s Start) (*Command, error)
 			if err != nil {
 				return Event{}, err
 			}
-			return execEvent(resp.GetExec()), nil
+			e := execEvent(resp.GetExec())
+			e.Notice = resp.GetNotice()
+			return e, nil
 		},
 	}, nil
 }

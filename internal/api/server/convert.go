@@ -10,6 +10,7 @@ import (
 	"banger/internal/config"
 	"banger/internal/image"
 	"banger/internal/kernel"
+	"banger/internal/network"
 	"banger/internal/vm"
 )
 
@@ -26,13 +27,22 @@ func (s *Server) toAPI(v vm.VM) *api.VM {
 		MetricsPath: d.Paths.Metrics(), DnsName: config.DNSName(v.Name), VmDir: d.Paths.Dir,
 		SystemOverlay: d.SystemOverlay, WorkDiskPath: d.WorkDisk, LastError: v.LastError,
 		CreatedAt: timestamp(v.CreatedAt), StartedAt: timestamp(v.StartedAt),
-		Labels: v.Spec.Labels, Ephemeral: v.Ephemeral,
+		Labels: v.Spec.Labels, Ephemeral: v.Ephemeral, Network: v.Spec.Network, Mac: macOf(v),
 		Handles: &api.Handles{
 			Pid: optional(int32(h.PID)), TapDevice: optional(h.TapDevice),
 			BaseLoop: optional(h.BaseLoop), CowLoop: optional(h.CowLoop),
 			DmName: optional(h.DMName), DmDev: optional(h.DMDev),
 		},
 	}
+}
+
+// macOf returns the address of a machine's interface, "" if it has none.
+func macOf(v vm.VM) string {
+	mac, err := network.MAC(string(v.ID))
+	if v.Spec.Network != network.NAT || err != nil {
+		return ""
+	}
+	return mac.String()
 }
 
 // optional returns nil, which is null in JSON, for what there is none of.
@@ -55,7 +65,7 @@ func fromSpec(s *api.Spec) vm.Spec {
 	return vm.Spec{
 		Image: s.GetImage(), Kernel: s.GetKernel(), Driver: s.GetDriver(),
 		VCPUs: int(s.GetVcpuCount()), MemoryBytes: s.GetMemoryBytes(), DiskBytes: s.GetDiskBytes(),
-		Labels: s.GetLabels(),
+		Labels: s.GetLabels(), Network: s.GetNetwork(),
 	}
 }
 

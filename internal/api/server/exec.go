@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"sync"
 	"time"
 
 	"connectrpc.com/connect"
@@ -33,12 +34,48 @@ func (s *Server) Exec(ctx context.Context, stream *connect.BidiStream[api.ExecRe
 			req, err := stream.Receive()
 			return req.GetExec(), err
 		},
-		func(resp *wire.ExecResponse) error { return stream.Send(&api.ExecResponse{Exec: resp}) })
+		caller{
+			exec:   func(resp *wire.ExecResponse) error { return stream.Send(&api.ExecResponse{Exec: resp}) },
+			notice: func(line string) error { return stream.Send(&api.ExecResponse{Notice: line}) },
+		})
+}
+
+// A caller is who a command runs for.
+type caller struct {
+	exec   func(*wire.ExecResponse) error
+	notice func(string) error
+}
+
+// withNotices passes on what there is to tell of a machine, until stop has
+// returned. What is sent meanwhile takes turns with that.
+func (s *Server) withNotices(v vm.VM, to caller) (send func(*wire.ExecResponse) error, stop func()) {
+	lines, unsubscribe := s.m.Notices(v.ID)
+	var mu sync.Mutex
+	end, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			select {
+			case line := <-lines:
+				mu.Lock()
+				_ = to.notice(line) // that the caller has gone, who sends next finds out
+				mu.Unlock()
+			case <-end:
+				return
+			}
+		}
+	}()
+	send = func(r *wire.ExecResponse) error {
+		mu.Lock()
+		defer mu.Unlock()
+		return to.exec(r)
+	}
+	return send, func() { unsubscribe(); close(end); <-ended }
 }
 
 // relay runs one command in a machine, between a caller and the agent. It
 // returns nil when the command's exit was sent.
-func (s *Server) relay(ctx context.Context, v vm.VM, start *wire.ExecStart, recv func() (*wire.ExecRequest, error), send func(*wire.ExecResponse) error) error {
+func (s *Server) relay(ctx context.Context, v vm.VM, start *wire.ExecStart, recv func() (*wire.ExecRequest, error), to caller) error {
 	if start == nil {
 		return errkind.New(errkind.Usage, "no command was given")
 	}
@@ -47,6 +84,8 @@ func (s *Server) relay(ctx context.Context, v vm.VM, start *wire.ExecStart, recv
 		return err
 	}
 	gone := s.m.Gone(v.ID)
+	send, stop := s.withNotices(v, to)
+	defer stop()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	up := a.Exec(ctx)

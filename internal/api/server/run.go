@@ -80,7 +80,12 @@ func (s *Server) runIn(ctx context.Context, v vm.VM, cmd *wire.ExecStart, stream
 			req, err := stream.Receive()
 			return req.GetExec(), err
 		},
-		func(resp *wire.ExecResponse) error {
-			return stream.Send(&api.RunResponse{Msg: &api.RunResponse_Exec{Exec: resp}})
+		caller{
+			exec: func(resp *wire.ExecResponse) error {
+				return stream.Send(&api.RunResponse{Msg: &api.RunResponse_Exec{Exec: resp}})
+			},
+			notice: func(line string) error {
+				return stream.Send(&api.RunResponse{Msg: &api.RunResponse_Notice{Notice: line}})
+			},
 		})
 }

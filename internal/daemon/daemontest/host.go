@@ -3,7 +3,9 @@ package daemontest
 import (
 	"context"
 	"encoding/json"
+	"net/netip"
 	"os"
+	"sync/atomic"
 
 	"banger/internal/guest"
 	"banger/internal/guest/wire"
@@ -14,16 +16,28 @@ type Host struct {
 	CPU          int
 	Memory       int64
 	Total, Spare int64 // of every file system
+	Kept         int64 // what is reserved
 }
 
+// SetSpare changes how much of every file system is free.
+func (h *Host) SetSpare(n int64) { atomic.StoreInt64(&h.Spare, n) }
+
 // CPUs is h.CPU.
-func (h Host) CPUs() int { return h.CPU }
+func (h *Host) CPUs() int { return h.CPU }
 
 // MemoryBytes is h.Memory.
-func (h Host) MemoryBytes() int64 { return h.Memory }
+func (h *Host) MemoryBytes() int64 { return h.Memory }
 
 // DiskBytes is the same everywhere.
-func (h Host) DiskBytes(string) (total, free int64, err error) { return h.Total, h.Spare, nil }
+func (h *Host) DiskBytes(string) (total, free int64, err error) {
+	return h.Total, atomic.LoadInt64(&h.Spare), nil
+}
+
+// Reserve notes what is kept.
+func (h *Host) Reserve(_ string, n int64) error {
+	atomic.StoreInt64(&h.Kept, n)
+	return nil
+}
 
 // Boot writes the bundle alone.
 type Boot struct {
@@ -61,3 +75,12 @@ func (b Boot) Remove(path string) error {
 	}
 	return os.RemoveAll(path)
 }
+
+// DNS serves nobody, and knows one resolver.
+type DNS struct{}
+
+// ServeGuests does nothing.
+func (DNS) ServeGuests(netip.Addr) {}
+
+// Resolvers returns an address for documentation (RFC 5737).
+func (DNS) Resolvers() []netip.Addr { return []netip.Addr{netip.MustParseAddr("192.0.2.53")} }

@@ -12,6 +12,7 @@ import (
 	"banger/internal/daemon"
 	"banger/internal/disk/disktest"
 	"banger/internal/lifecycle"
+	"banger/internal/network/networktest"
 	"banger/internal/vmm/vmmtest"
 )
 
@@ -21,6 +22,7 @@ type World struct {
 	Images  *Images
 	Kernels *Kernels
 	Host    Host
+	Net     *networktest.Host
 	Dir     string      // of what stands for images and kernels
 	Silent  atomic.Bool // guests' agents do not answer
 
@@ -38,9 +40,11 @@ func NewWorld(t testing.TB) *World {
 		Images:  &Images{Dir: dir, Recipes: []string{"tiny", "other"}},
 		Kernels: &Kernels{Dir: dir},
 		Host:    Host{CPU: 4, Memory: 8 << 30, Total: 100 << 30, Spare: 50 << 30},
+		Net:     networktest.NewHost(),
 		Dir:     dir,
 	}
 	w.VMM.SetFail(w.ask)
+	w.Net.SetFail(w.ask)
 	return w
 }
 
@@ -64,7 +68,7 @@ func (w *World) ask(op string) error {
 
 // Mechanisms are what a daemon on this host stands on; see
 // [daemon.Options].
-func (w *World) Mechanisms(config.Paths, config.Config, *slog.Logger) (daemon.Mechanisms, error) {
+func (w *World) Mechanisms(p config.Paths, _ config.Config, _ *slog.Logger) (daemon.Mechanisms, error) {
 	d := w.VMM.Driver()
 	return daemon.Mechanisms{
 		Drivers:       map[string]lifecycle.Driver{d.Name(): {Driver: d, Layers: disktest.Layers{Fail: w.ask}}},
@@ -72,11 +76,13 @@ func (w *World) Mechanisms(config.Paths, config.Config, *slog.Logger) (daemon.Me
 		DriverReason:  "it is a test",
 		Finder:        w.VMM.Finder(),
 		Work:          disktest.Work{Fail: w.ask},
+		Network:       w.Net.Network(p.Tag),
+		DNS:           DNS{},
 		Images:        w.Images,
 		Kernels:       w.Kernels,
 		Boot:          Boot{Fail: w.ask},
 		Dialer:        Dialer{Host: w.VMM, Fail: w.ask, Silent: &w.Silent},
-		Host:          w.Host,
+		Host:          &w.Host,
 	}, nil
 }
 
