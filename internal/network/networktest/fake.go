@@ -52,8 +52,7 @@ func (n *fake) Apply(ctx context.Context, w network.Want) error {
 func (n *fake) CleanUp(ctx context.Context) error {
 	return n.alone(ctx, func() error {
 		n.h.mu.Lock()
-		bridge := n.h.links[network.BridgeName(n.tag)].Kind == Bridge
-		left := bridge || n.h.tables[n.table()] == n.tag || len(n.mine()) > 0
+		left := n.hasBridge() || n.h.tables[n.table()] == n.tag || len(n.mine()) > 0
 		n.h.mu.Unlock()
 		if !left {
 			return nil
@@ -102,12 +101,12 @@ func (n *fake) apply(w network.Want) error {
 func (n *fake) refuse(w network.Want) error {
 	bridge := network.BridgeName(n.tag)
 	l, there := n.h.links[bridge]
-	if there && l.Kind != Bridge {
+	if n.h.foreign[bridge] {
 		return conflict("link "+bridge, "ip link delete "+bridge)
 	}
 	for _, p := range w.Ports {
 		name := network.TapName(n.tag, p.ID)
-		if l, ok := n.h.links[name]; ok && l.Kind != Tap {
+		if n.h.foreign[name] {
 			return conflict("link "+name, "ip link delete "+name)
 		}
 	}
@@ -194,8 +193,8 @@ func (n *fake) cleanUp() {
 	for _, l := range n.mine() {
 		n.h.del(l.Name)
 	}
-	if bridge := network.BridgeName(n.tag); n.h.links[bridge].Kind == Bridge {
-		n.h.del(bridge)
+	if n.hasBridge() {
+		n.h.del(network.BridgeName(n.tag))
 	}
 	if n.h.tables[n.table()] == n.tag {
 		delete(n.h.tables, n.table())
@@ -205,11 +204,19 @@ func (n *fake) cleanUp() {
 // mine returns this daemon's taps. Preconditions: h.mu is held.
 func (n *fake) mine() (taps []Link) {
 	for _, l := range n.h.links {
-		if _, ok := network.TapID(n.tag, l.Name); ok && l.Kind == Tap {
+		if _, ok := network.TapID(n.tag, l.Name); ok && !n.h.foreign[l.Name] {
 			taps = append(taps, l)
 		}
 	}
 	return taps
+}
+
+// hasBridge reports whether the daemon's bridge is there. Preconditions: h.mu
+// is held.
+func (n *fake) hasBridge() bool {
+	name := network.BridgeName(n.tag)
+	_, ok := n.h.links[name]
+	return ok && !n.h.foreign[name]
 }
 
 func (n *fake) table() string { return "banger_" + n.tag }

@@ -45,7 +45,7 @@ func testForeignTap(t *testing.T, b *bench) {
 	b.wantConflict(t, want(2, 1), "ip link delete "+tap)
 	b.DelLink(tap)
 	b.apply(t, b.Network(tag), want(2, 1))
-	b.wantLinks(t, append(made(tag, want(2, 1)), Link{Name: unwanted, Kind: Dummy}))
+	b.wantLinks(t, append(made(tag, want(2, 1)), Link{Name: unwanted, Kind: Bridge}))
 }
 
 func testForeignTable(t *testing.T, b *bench) {

@@ -14,7 +14,6 @@ import (
 const (
 	Bridge = "bridge"
 	Tap    = "tun"
-	Dummy  = "dummy" // what [Host.AddLink] makes
 )
 
 // A Link is a network interface of a host.
@@ -37,6 +36,7 @@ type Host struct {
 	mu        sync.Mutex
 	lastIndex int
 	links     map[string]Link        // guarded by mu; by name
+	foreign   map[string]bool        // guarded by mu; names of links that are no daemon's
 	tables    map[string]string      // guarded by mu; the tag of the daemon whose it is, or empty, by name
 	routes    []netip.Prefix         // guarded by mu; of somebody else
 	obstacles []network.Obstacle     // guarded by mu
@@ -48,7 +48,7 @@ type Host struct {
 func NewHost() *Host {
 	return &Host{
 		turn:  make(chan struct{}, 1),
-		links: map[string]Link{}, tables: map[string]string{}, watches: map[chan struct{}]bool{},
+		links: map[string]Link{}, foreign: map[string]bool{}, tables: map[string]string{}, watches: map[chan struct{}]bool{},
 	}
 }
 
@@ -88,11 +88,12 @@ func (h *Host) Tables() []string {
 	return slices.Sorted(maps.Keys(h.tables))
 }
 
-// AddLink makes a link that is somebody else's.
+// AddLink makes a bridge that is somebody else's.
 func (h *Host) AddLink(name string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.add(Link{Name: name, Kind: Dummy})
+	h.add(Link{Name: name, Kind: Bridge})
+	h.foreign[name] = true
 }
 
 // DelLink deletes a link, whosever it is, as somebody else does. It reports
@@ -140,6 +141,7 @@ func (h *Host) del(name string) {
 		return
 	}
 	delete(h.links, name)
+	delete(h.foreign, name)
 	for n, l := range h.links {
 		if l.Master == name {
 			l.Master = ""

@@ -31,7 +31,7 @@ type Harness struct {
 	// Tables returns the names of the tables of rules, each once, sorted.
 	Tables func() []string
 	// AddLink, DelLink, AddTable and AddRoute are what somebody else does.
-	// AddLink makes a link of kind Dummy, AddTable a table whose name is that
+	// AddLink makes a bridge, AddTable a table whose name is that
 	// of a daemon's.
 	AddLink, DelLink, AddTable func(name string)
 	AddRoute                   func(netip.Prefix)
