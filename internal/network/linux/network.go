@@ -1,0 +1,149 @@
+package linux
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+
+	"github.com/google/nftables"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"banger/internal/network"
+)
+
+// Options is whose network it is.
+type Options struct {
+	Tag  string       // required; the daemon's, six hexadecimal digits
+	Root string       // required; the daemon's, which the bridge's alias names
+	Log  *slog.Logger // required
+	Lock string       // file that all daemons of the host lock; empty: "/run/banger-network.lock"
+}
+
+// A Network is one daemon's network on this host. Make it with [New].
+type Network struct {
+	tag, alias string
+	bridge     string // name
+	mac        net.HardwareAddr
+	lock       string
+	log        *slog.Logger
+
+	turn    chan struct{} // holds one token while a call is at work
+	adopted chan struct{} // holds one token if Watch is to look again
+
+	mu   sync.Mutex
+	taps map[int]string // guarded by mu; ids by index, of the taps that are wanted
+}
+
+var _ network.Network = (*Network)(nil)
+
+// New returns the network of a daemon. It touches nothing.
+func New(o Options) *Network {
+	if o.Lock == "" {
+		o.Lock = "/run/banger-network.lock"
+	}
+	return &Network{
+		tag: o.Tag, alias: alias(o.Root), bridge: network.BridgeName(o.Tag), mac: bridgeMAC(o.Tag),
+		lock: o.Lock, log: o.Log, turn: make(chan struct{}, 1), adopted: make(chan struct{}, 1), taps: map[int]string{},
+	}
+}
+
+// conn is what one call talks to the kernel by. It belongs to the network
+// namespace of the thread that opened it.
+type conn struct {
+	*netlink.Handle
+	nft *nftables.Conn
+}
+
+func open() (*conn, error) {
+	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("open netlink: %w", err)
+	}
+	nft, err := nftables.New(nftables.AsLasting())
+	if err != nil {
+		h.Close()
+		return nil, fmt.Errorf("open nftables: %w", err)
+	}
+	return &conn{h, nft}, nil
+}
+
+func (c *conn) close() {
+	c.Close()
+	_ = c.nft.CloseLasting() // a socket that nobody uses any more
+}
+
+// Apply makes the host as w says; see [network.Network].
+func (n *Network) Apply(ctx context.Context, w network.Want) error {
+	if len(w.Ports) == 0 {
+		return n.CleanUp(ctx)
+	}
+	if err := w.Check(); err != nil {
+		return err
+	}
+	return n.alone(ctx, func(c *conn) error { return n.apply(c, w) })
+}
+
+// apply reads and refuses before it changes anything. The rules come before
+// the links, so that no link is ever without them.
+func (n *Network) apply(c *conn, w network.Want) error {
+	links, err := c.links()
+	if err != nil {
+		return err
+	}
+	tables, err := n.tables(c)
+	if err != nil {
+		return err
+	}
+	if err := n.refuse(links, tables, w); err != nil {
+		return err
+	}
+	routes, err := c.routes()
+	if err != nil {
+		return err
+	}
+	if err := n.collide(c, links, routes, w.Subnet); err != nil {
+		return err
+	}
+	fw, err := n.planForwarding(tables, uplinks(routes, links))
+	if err != nil {
+		return err
+	}
+	if err := n.replaceTables(c, w, fw.noted); err != nil {
+		return err
+	}
+	if err := n.makeLinks(c, links, w); err != nil {
+		return err
+	}
+	if err := fw.switchOn(n.bridge); err != nil {
+		return err
+	}
+	return n.openDockerUser(c, tables)
+}
+
+// CleanUp removes all that is this daemon's; see [network.Network]. What
+// remembers something goes after what it remembers.
+func (n *Network) CleanUp(ctx context.Context) error {
+	return n.alone(ctx, func(c *conn) error {
+		links, err := c.links()
+		if err != nil {
+			return err
+		}
+		tables, err := n.tables(c)
+		if err != nil {
+			return err
+		}
+		if err := n.removeLinks(c, links); err != nil {
+			return err
+		}
+		if err := n.closeDockerUser(c, tables); err != nil {
+			return err
+		}
+		if err := tables.switchOff(tables.noted, nil); err != nil {
+			return err
+		}
+		return n.deleteTables(c, tables)
+	})
+}

@@ -1,0 +1,225 @@
+package linux
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+
+	"banger/internal/network"
+)
+
+// Obstacles tells which firewalls drop what machines send or get; see
+// [network.Network]. Chains of iptables' older kind (iptables-legacy) cannot be
+// seen by nftables and are not told of.
+func (n *Network) Obstacles(ctx context.Context) (found []network.Obstacle, err error) {
+	err = n.alone(ctx, func(c *conn) error {
+		t, err := n.tables(c)
+		if err != nil {
+			return err
+		}
+		chains, err := c.nft.ListChains()
+		if err != nil {
+			return fmt.Errorf("list nftables' chains: %w", err)
+		}
+		ps, err := n.probes(c)
+		if err != nil {
+			return err
+		}
+		for _, ch := range chains {
+			if !isBase(ch) || slices.ContainsFunc(t.ours, func(o *nftables.Table) bool { return same(o, ch.Table) }) {
+				continue
+			}
+			if why := n.obstructs(c, ch, chains, ps); why != "" {
+				found = append(found, network.Obstacle{
+					What: fmt.Sprintf("table %s %s, chain %s (%s)", familyName(ch.Table.Family), ch.Table.Name, ch.Name, why),
+					Hint: n.hint(ch, chains),
+				})
+			}
+		}
+		return nil
+	})
+	return found, err
+}
+
+// isBase reports whether a chain is one of those by which other tables decide
+// on what machines send and get.
+func isBase(ch *nftables.Chain) bool {
+	switch ch.Table.Family {
+	case nftables.TableFamilyIPv4, nftables.TableFamilyINet, nftables.TableFamilyBridge:
+	default:
+		return false
+	}
+	return ch.Hooknum != nil && ch.Type == nftables.ChainTypeFilter &&
+		(*ch.Hooknum == *nftables.ChainHookForward || *ch.Hooknum == *nftables.ChainHookInput)
+}
+
+func same(a, b *nftables.Table) bool { return a.Name == b.Name && a.Family == b.Family }
+
+// probes returns the packets that should get through, by hook and whether it
+// is the bridge family's.
+func (n *Network) probes(c *conn) (map[hook][]probe, error) {
+	links, err := c.links()
+	if err != nil {
+		return nil, err
+	}
+	routes, err := c.routes()
+	if err != nil {
+		return nil, err
+	}
+	gateway, err := n.gateway(c)
+	if err != nil {
+		return nil, err
+	}
+	guest, outside := gateway.Next(), netip.MustParseAddr("192.0.2.1") // RFC 5737
+	tap, tap2 := network.TapName(n.tag, "00000000"), network.TapName(n.tag, "00000001")
+	const fresh, answer = expr.CtStateBitNEW, expr.CtStateBitESTABLISHED
+	ps := map[hook][]probe{
+		{false, *nftables.ChainHookForward}: nil,
+		{true, *nftables.ChainHookForward}:  {newProbe(tap, tap2, fresh, unix.IPPROTO_TCP, guest, guest.Next(), 443)},
+	}
+	fwd := hook{false, *nftables.ChainHookForward}
+	for _, up := range uplinks(routes, links) {
+		ps[fwd] = append(ps[fwd],
+			newProbe(n.bridge, up, fresh, unix.IPPROTO_TCP, guest, outside, 443),
+			newProbe(up, n.bridge, answer, unix.IPPROTO_TCP, outside, guest, 50001))
+	}
+	if callsIPTables() {
+		ps[fwd] = append(ps[fwd], newProbe(n.bridge, n.bridge, fresh, unix.IPPROTO_TCP, guest, guest.Next(), 443))
+	}
+	for _, proto := range []byte{unix.IPPROTO_UDP, unix.IPPROTO_TCP} {
+		for _, bridged := range []bool{false, true} {
+			in := hook{bridged, *nftables.ChainHookInput}
+			from := n.bridge
+			if bridged {
+				from = tap
+			}
+			ps[in] = append(ps[in], newProbe(from, "", fresh, proto, guest, gateway, 53))
+		}
+	}
+	return ps, nil
+}
+
+// A hook is where base chains are.
+type hook struct {
+	bridge bool // of the bridge family
+	num    nftables.ChainHook
+}
+
+func hookOf(ch *nftables.Chain) hook {
+	return hook{ch.Table.Family == nftables.TableFamilyBridge, *ch.Hooknum}
+}
+
+// gateway is the bridge's address, or the one that it would probably have.
+func (n *Network) gateway(c *conn) (netip.Addr, error) {
+	links, err := c.links()
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	if l := links[n.bridge]; l != nil {
+		addrs, err := c.addrs(l)
+		if err != nil {
+			return netip.Addr{}, err
+		}
+		for _, a := range addrs {
+			if ip, ok := netip.AddrFromSlice(a.IP.To4()); ok {
+				return ip, nil
+			}
+		}
+	}
+	for p := range network.Candidates(n.tag) {
+		return network.Gateway(p), nil
+	}
+	panic("internal error: no candidates")
+}
+
+// callsIPTables reports whether br_netfilter hands frames between taps to the
+// hooks of IPv4.
+func callsIPTables() bool {
+	data, err := os.ReadFile("/proc/sys/net/bridge/bridge-nf-call-iptables")
+	return err == nil && strings.TrimSpace(string(data)) != "0"
+}
+
+// obstructs returns how a chain drops one of the probes of its hook, empty if
+// it drops none.
+func (n *Network) obstructs(c *conn, base *nftables.Chain, chains []*nftables.Chain, ps map[hook][]probe) string {
+	w, err := c.walk(base.Table, chains)
+	if err != nil {
+		n.log.Warn("rules of another table", "table", base.Table.Name, "err", err)
+		return ""
+	}
+	for _, p := range ps[hookOf(base)] {
+		switch w.chain(base.Name, p, 0) {
+		case dropped:
+			return "a rule drops"
+		case next:
+			if base.Policy != nil && *base.Policy == nftables.ChainPolicyDrop {
+				return "policy drop"
+			}
+		}
+	}
+	return ""
+}
+
+// walk reads the chains of a table.
+func (c *conn) walk(t *nftables.Table, chains []*nftables.Chain) (*walk, error) {
+	w := &walk{rules: map[string][]*nftables.Rule{}}
+	for _, ch := range chains {
+		if !same(ch.Table, t) {
+			continue
+		}
+		rules, err := c.nft.GetRules(t, ch)
+		if err != nil {
+			return nil, fmt.Errorf("read chain %s: %w", ch.Name, err)
+		}
+		w.rules[ch.Name] = rules
+	}
+	if t.Family == nftables.TableFamilyIPv4 && t.Name == dockerTable {
+		w.open = dockerChain // Apply opens it
+	}
+	w.set = func(name string) (keys [][]byte, ok bool) {
+		s, err := c.nft.GetSetByName(t, name)
+		if err != nil || s.Interval || s.IsMap {
+			return nil, false
+		}
+		elements, err := c.nft.GetSetElements(s)
+		for _, e := range elements {
+			keys = append(keys, e.Key)
+		}
+		return keys, err == nil
+	}
+	return w, nil
+}
+
+// hint returns the line that has a chain let machines through: by the tool
+// whose rules they are, if it is known.
+func (n *Network) hint(base *nftables.Chain, chains []*nftables.Chain) string {
+	forward := *base.Hooknum == *nftables.ChainHookForward
+	switch {
+	case base.Table.Name == "firewalld":
+		return "firewall-cmd --zone=trusted --add-interface=" + n.bridge
+	case slices.ContainsFunc(chains, func(ch *nftables.Chain) bool {
+		return same(ch.Table, base.Table) && strings.HasPrefix(ch.Name, "ufw-before-")
+	}):
+		if forward {
+			return fmt.Sprintf("ufw route allow in on %s && ufw route allow out on %s", n.bridge, n.bridge)
+		}
+		return "ufw allow in on " + n.bridge
+	}
+	link := n.bridge
+	if base.Table.Family == nftables.TableFamilyBridge {
+		link = network.TapName(n.tag, "") + "*"
+	}
+	rule := fmt.Sprintf("nft insert rule %s %s %s", familyName(base.Table.Family), base.Table.Name, base.Name)
+	in := fmt.Sprintf("%s iifname %q accept", rule, link)
+	if !forward {
+		return in
+	}
+	return fmt.Sprintf("%s && %s oifname %q accept", in, rule, link)
+}

@@ -1,0 +1,125 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"banger/internal/network"
+	"banger/internal/network/linux"
+	"banger/internal/network/networktest"
+	"banger/test/netns"
+)
+
+// inNS is a network whose calls are made in a namespace.
+type inNS struct {
+	ns *netns.NS
+	n  network.Network
+}
+
+func (i inNS) Check(ctx context.Context) error {
+	return i.ns.Do(func() error { return i.n.Check(ctx) })
+}
+
+func (i inNS) Choose(ctx context.Context) (p netip.Prefix, err error) {
+	err = i.ns.Do(func() (err error) { p, err = i.n.Choose(ctx); return err })
+	return p, err
+}
+
+func (i inNS) Apply(ctx context.Context, w network.Want) error {
+	return i.ns.Do(func() error { return i.n.Apply(ctx, w) })
+}
+
+func (i inNS) CleanUp(ctx context.Context) error {
+	return i.ns.Do(func() error { return i.n.CleanUp(ctx) })
+}
+
+func (i inNS) Obstacles(ctx context.Context) (o []network.Obstacle, err error) {
+	err = i.ns.Do(func() (err error) { o, err = i.n.Obstacles(ctx); return err })
+	return o, err
+}
+
+func (i inNS) Watch(ctx context.Context, gone func(string)) error {
+	return i.ns.Do(func() error { return i.n.Watch(ctx, gone) })
+}
+
+// newNetworks returns what makes networks of daemons on a host.
+func newNetworks(t testing.TB, host *netns.NS) func(tag string) network.Network {
+	lock := filepath.Join(t.TempDir(), "lock")
+	return func(tag string) network.Network {
+		return inNS{host, linux.New(linux.Options{
+			Tag: tag, Root: "/var/tmp/root-of-" + tag, Lock: lock, Log: slog.New(slog.DiscardHandler),
+		})}
+	}
+}
+
+// The real network keeps what every network promises.
+func TestNetworkConforms(t *testing.T) {
+	networktest.Run(t, func(t *testing.T) networktest.Harness {
+		host, _ := netns.New(t)
+		return networktest.Harness{
+			Network:  newNetworks(t, host),
+			Links:    func() []networktest.Link { return linksOf(t, host) },
+			Tables:   func() []string { return tablesOf(t, host) },
+			AddLink:  func(name string) { host.IP(t, "link", "add", name, "type", "bridge") },
+			DelLink:  func(name string) { host.IP(t, "link", "del", name) },
+			AddTable: func(name string) { host.Output(t, "nft", "add", "table", "inet", name) },
+			AddRoute: func(p netip.Prefix) { host.IP(t, "route", "add", p.String(), "via", netns.InternetAddr) },
+		}
+	})
+}
+
+// linksOf returns the links of a host but its loopback and its uplink.
+func linksOf(t testing.TB, host *netns.NS) []networktest.Link {
+	t.Helper()
+	var list []struct {
+		IfName   string
+		IfIndex  int
+		Master   string
+		LinkInfo struct {
+			Kind string `json:"info_kind"`
+			Data struct{ User uint32 }
+		}
+		Addrs []struct {
+			Local string
+			Bits  int `json:"prefixlen"`
+		} `json:"addr_info"`
+	}
+	out := host.IP(t, "-json", "-details", "addr", "show")
+	// User stands in info_data, which bridges have too, with other content.
+	out = strings.ReplaceAll(out, `"info_data"`, `"Data"`)
+	if err := json.Unmarshal([]byte(out), &list); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	links := []networktest.Link{}
+	for _, l := range list {
+		if l.IfName == "lo" || l.IfName == netns.Uplink {
+			continue
+		}
+		link := networktest.Link{Name: l.IfName, Kind: l.LinkInfo.Kind, Index: l.IfIndex, Master: l.Master, UID: l.LinkInfo.Data.User}
+		for _, a := range l.Addrs {
+			link.Addr = netip.PrefixFrom(netip.MustParseAddr(a.Local), a.Bits)
+		}
+		links = append(links, link)
+	}
+	slices.SortFunc(links, func(a, b networktest.Link) int { return strings.Compare(a.Name, b.Name) })
+	return links
+}
+
+// tablesOf returns the names of a host's tables.
+func tablesOf(t testing.TB, host *netns.NS) []string {
+	t.Helper()
+	names := []string{}
+	for line := range strings.Lines(host.Output(t, "nft", "list", "tables")) {
+		names = append(names, strings.Fields(line)[2])
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
