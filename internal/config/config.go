@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -34,9 +33,9 @@ type Config struct {
 	Boot   Dur    `toml:"boot_timeout"` // how long a guest has until its agent answers
 	// Subnet is where machines' addresses come from, IPv4; empty: one that no
 	// route of the host collides with.
-	Subnet  netip.Prefix `toml:"subnet"`
-	UIDBase uint32       `toml:"uid_base"`  // first user id that a machine's VMM may run as; 0: as the root's tag says
-	UIDs    uint32       `toml:"uid_count"` // how many there are from there on
+	Subnet  Subnet `toml:"subnet"`
+	UIDBase uint32 `toml:"uid_base"`  // first user id that a machine's VMM may run as; 0: as the root's tag says
+	UIDs    uint32 `toml:"uid_count"` // how many there are from there on
 }
 
 // Default returns the configuration that holds without a file.
@@ -54,9 +53,26 @@ func Default() Config {
 	}
 }
 
+// A FileError tells where in a configuration file the fault is.
+type FileError struct {
+	Path string
+	Line int // from 1; 0: not known
+	Err  error
+}
+
+func (e *FileError) Error() string {
+	if e.Line == 0 {
+		return fmt.Sprintf("%s: %v", e.Path, e.Err)
+	}
+	return fmt.Sprintf("%s:%d: %v", e.Path, e.Line, e.Err)
+}
+
+// Unwrap returns what is wrong there.
+func (e *FileError) Unwrap() error { return e.Err }
+
 // Load reads the file at path over the defaults. Without a file the defaults
 // hold. An unknown key, a wrong type or a value that makes no sense is an error
-// of kind [errkind.Usage] that names it.
+// of kind [errkind.Usage] that names it, and wraps a [*FileError].
 func Load(path string) (Config, error) {
 	c := Default()
 	text, err := os.ReadFile(path)
@@ -66,48 +82,66 @@ func Load(path string) (Config, error) {
 	if err != nil {
 		return c, err
 	}
+	bad := func(line int, err error) (Config, error) {
+		return c, errkind.Wrap(errkind.Usage, &FileError{path, line, err})
+	}
 	md, err := toml.Decode(string(text), &c)
 	var pe toml.ParseError
 	if errors.As(err, &pe) {
-		return c, errkind.New(errkind.Usage, "%s:%d: %s", path, pe.Position.Line, pe.Message)
+		return bad(pe.Position.Line, errors.New(pe.Message))
 	}
 	if err != nil {
-		return c, errkind.New(errkind.Usage, "%s: %w", path, err)
+		return bad(0, err)
 	}
 	if un := md.Undecoded(); len(un) > 0 {
 		key := un[0].String()
-		return c, errkind.New(errkind.Usage, "%s: unknown key %q; the nearest known one is %q", path, key, errkind.Nearest(key, keys())[0])
+		return bad(lineOf(string(text), key), fmt.Errorf("unknown key %q; the nearest known one is %q", key, errkind.Nearest(key, keys())[0]))
 	}
-	if err := c.check(); err != nil {
-		return c, errkind.New(errkind.Usage, "%s: %w", path, err)
+	if key, err := c.check(); err != nil {
+		return bad(lineOf(string(text), key), err)
 	}
 	return c, nil
 }
 
-func (c Config) check() error {
+// lineOf returns the number of the line that sets a key, 0 if none is seen to.
+func lineOf(text, key string) int {
+	n := 0
+	for line := range strings.Lines(text) {
+		n++
+		if k, _, ok := strings.Cut(line, "="); ok && strings.Trim(strings.TrimSpace(k), `"'`) == key {
+			return n
+		}
+	}
+	return 0
+}
+
+// check returns the first value that makes no sense, by its key, and why.
+func (c Config) check() (key string, err error) {
 	switch {
 	case c.Cache != "" && !filepath.IsAbs(c.Cache):
-		return fmt.Errorf("cache = %q: it takes an absolute path", c.Cache)
+		return "cache", fmt.Errorf("cache = %q: it takes an absolute path", c.Cache)
 	case c.VCPUs < 0:
-		return fmt.Errorf("vcpus = %d: it takes at least 1, or 0 for what suits the driver", c.VCPUs)
+		return "vcpus", fmt.Errorf("vcpus = %d: it takes at least 1, or 0 for what suits the driver", c.VCPUs)
 	case c.Memory < 64<<20:
-		return fmt.Errorf("memory = %q: it takes at least 64M", c.Memory)
+		return "memory", fmt.Errorf("memory = %q: it takes at least 64M", c.Memory)
 	case c.Disk < 16<<20:
-		return fmt.Errorf("disk = %q: it takes at least 16M", c.Disk)
+		return "disk", fmt.Errorf("disk = %q: it takes at least 16M", c.Disk)
 	case c.RootFS < 256<<20:
-		return fmt.Errorf("root_fs = %q: it takes at least 256M", c.RootFS)
+		return "root_fs", fmt.Errorf("root_fs = %q: it takes at least 256M", c.RootFS)
 	case c.LogCap < 64<<10:
-		return fmt.Errorf("console_log_max = %q: it takes at least 64K", c.LogCap)
-	case c.Grace < 0 || c.Boot <= 0:
-		return errors.New("stop_grace and boot_timeout take positive durations")
-	case c.Subnet.IsValid() && (!c.Subnet.Addr().Is4() || c.Subnet != c.Subnet.Masked() || c.Subnet.Bits() < 8 || c.Subnet.Bits() > 29):
-		return fmt.Errorf("subnet = %q: it takes an IPv4 network of 8 to 29 bits, as in %q", c.Subnet, "10.77.0.0/22")
+		return "console_log_max", fmt.Errorf("console_log_max = %q: it takes at least 64K", c.LogCap)
+	case c.Grace < 0:
+		return "stop_grace", errors.New("stop_grace takes a positive duration")
+	case c.Boot <= 0:
+		return "boot_timeout", errors.New("boot_timeout takes a positive duration")
+	case c.Subnet.IsValid() && (!c.Subnet.Addr().Is4() || c.Subnet.Prefix != c.Subnet.Masked() || c.Subnet.Bits() < 8 || c.Subnet.Bits() > 29):
+		return "subnet", fmt.Errorf("subnet = %q: it takes an IPv4 network of 8 to 29 bits, as in %q", c.Subnet, "10.77.0.0/22")
 	case c.UIDBase != 0 && c.UIDBase < 1000 || c.UIDs < 1 || c.UIDBase+c.UIDs < c.UIDBase:
-		return errors.New("uid_base must be at least 1000 and uid_count at least 1, and both must fit in 32 bits")
+		return "uid_base", errors.New("uid_base must be at least 1000 and uid_count at least 1, and both must fit in 32 bits")
 	case c.UIDBase == 0 && c.UIDs > 1<<uidBits:
-		return fmt.Errorf("uid_count = %d: without uid_base it takes at most %d", c.UIDs, 1<<uidBits)
+		return "uid_count", fmt.Errorf("uid_count = %d: without uid_base it takes at most %d", c.UIDs, 1<<uidBits)
 	}
-	return nil
+	return "", nil
 }
 
 // keys lists every key a configuration file may hold.

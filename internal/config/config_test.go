@@ -16,7 +16,8 @@ func TestLoad(t *testing.T) {
 	}{
 		{"", ""},
 		{"memory = \"2G\"\nstop_grace = \"3s\"", ""},
-		{"memroy = \"2G\"", `unknown key "memroy"; the nearest known one is "memory"`},
+		{"\nmemroy = \"2G\"", `:2: unknown key "memroy"; the nearest known one is "memory"`},
+		{"vcpus = 1\n# it\n \"disk\" = \"1M\"", `:3: disk = "1M"`},
 		{"memory = \"-1\"", "no size"},
 		{"memory = 5", "memory"},
 		{"vcpus = -1", "vcpus = -1"},
@@ -28,7 +29,7 @@ func TestLoad(t *testing.T) {
 		{`subnet = "10.9.0.1/22"`, "as in"},
 		{`subnet = "fd00::/64"`, "as in"},
 		{`subnet = "10.9.0.0/30"`, "as in"},
-		{`subnet = "here"`, "subnet"},
+		{`subnet = "here"`, "no subnet"},
 		{"uid_base = 100000\nuid_count = 100000", ""},
 	}
 	for _, tt := range tests {
@@ -45,7 +46,7 @@ func TestLoad(t *testing.T) {
 		}
 	}
 	c, err := Load(filepath.Join(t.TempDir(), "none"))
-	if err != nil || c != Default() || c.check() != nil || time.Duration(c.Grace) != 10*time.Second {
+	if _, bad := c.check(); err != nil || c != Default() || bad != nil || time.Duration(c.Grace) != 10*time.Second {
 		t.Errorf("without a file: %+v, %v", c, err)
 	}
 }

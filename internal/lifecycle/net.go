@@ -52,7 +52,7 @@ func (m *Manager) ensureSubnet(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	want := m.d.Config.Subnet
+	want := m.d.Config.Subnet.Prefix
 	switch {
 	case p.IsValid() && (!want.IsValid() || want == p || len(m.net.want) > 0):
 		m.net.subnet = p
@@ -140,7 +140,7 @@ func (m *Manager) plug(ctx context.Context, id vm.ID) (network.Port, netip.Prefi
 			return port, m.net.subnet, err
 		}
 		if c := m.d.Config.Subnet; c.IsValid() {
-			return port, c, errkind.New(errkind.Host, "%w; the configuration says subnet = %q: set another, or none", err, c)
+			return port, c.Prefix, errkind.New(errkind.Host, "%w; the configuration says subnet = %q: set another, or none", err, c)
 		}
 		m.log.Warn("choose another subnet", "err", err)
 		if err := m.chooseSubnet(ctx); err != nil {

@@ -272,6 +272,9 @@ func TestTooOldToRead(t *testing.T) {
 	path := copySaved(t, 1)
 	_, err := openReadOnly(path, append(embedded(), pretend))
 	fails(t, err, errkind.Host, "the daemon's next start will make it")
+	if !errors.Is(err, ErrOlder) {
+		t.Errorf("%v is not ErrOlder", err)
+	}
 	if !strings.Contains(err.Error(), path) {
 		t.Errorf("the error is %v", err)
 	}

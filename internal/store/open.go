@@ -27,10 +27,14 @@ func Open(path string, o Options) (*Store, error) {
 	return open(path, o, embedded())
 }
 
+// ErrOlder says that a database is of an earlier version, which is no fault of
+// it: [Open] upgrades it.
+var ErrOlder = errors.New("the daemon's next start will make it the current one")
+
 // OpenReadOnly opens the database at path without changing its content; every
 // method that writes fails. It may be open in another process. An error that is
 // [fs.ErrNotExist] says that there is none. One of an earlier version is
-// refused too: only [Open] upgrades.
+// refused too ([ErrOlder]): only [Open] upgrades.
 func OpenReadOnly(path string) (*Store, error) {
 	return openReadOnly(path, embedded())
 }
@@ -39,7 +43,7 @@ func openReadOnly(path string, ms migrations) (*Store, error) {
 	s, v, err := look(path, ms)
 	if err == nil && v < ms.latest() {
 		err = errkind.WithHint(errkind.New(errkind.Host,
-			"database %s: it has schema version %d, and the daemon's next start will make it %d", path, v, ms.latest()),
+			"database %s: it has schema version %d, and %w", path, v, ErrOlder),
 			"banger daemon start")
 		err = errors.Join(err, s.Close())
 	}

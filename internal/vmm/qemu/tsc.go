@@ -36,6 +36,11 @@ const (
 	tscLong = time.Second
 )
 
+// TSCRate returns the rate of the host's time stamp counter in kHz, as guests
+// in software are told it; 0 if it makes no sense, and about one boot in five
+// hangs. It waits if the driver was made less than 5 ms ago.
+func (d *Driver) TSCRate(ctx context.Context) (uint32, error) { return d.tsc.rate(ctx) }
+
 func newTSCClock() *tscClock { return &tscClock{start: readBoth()} }
 
 // rate returns the counter's rate in kHz, 0 if it makes no sense. It waits if
