@@ -10,9 +10,13 @@ import (
 // none.
 type Subnet struct{ netip.Prefix }
 
-// UnmarshalText reads a network. What is none is an error of kind
+// UnmarshalText reads a network, or nothing. What is neither is an error of kind
 // [errkind.Usage].
 func (s *Subnet) UnmarshalText(text []byte) error {
+	if len(text) == 0 {
+		*s = Subnet{}
+		return nil
+	}
 	p, err := netip.ParsePrefix(string(text))
 	if err != nil {
 		return errkind.New(errkind.Usage, "%q is no subnet: write a network and its bits, as in 10.77.0.0/22", text)
@@ -24,7 +28,7 @@ func (s *Subnet) UnmarshalText(text []byte) error {
 // MarshalText writes what UnmarshalText reads, and nothing for none.
 func (s Subnet) MarshalText() ([]byte, error) {
 	if !s.IsValid() {
-		return nil, nil
+		return []byte{}, nil
 	}
 	return []byte(s.String()), nil
 }
