@@ -37,6 +37,8 @@ func Main(args []string) int {
 	switch {
 	case len(args) == 3 && args[1] == "serve" && (args[2] == roleService || args[2] == roleInit):
 		return serve(args[2])
+	case len(args) == 2 && args[1] == sftpArgs[1]:
+		return serveSFTP()
 	case len(args) == 2 && args[1] == "version":
 		fmt.Println("banger-agent", version.Version)
 		return 0

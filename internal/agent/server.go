@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"sync"
 	"time"
 
 	"connectrpc.com/connect"
@@ -21,6 +22,9 @@ type ServeOptions struct {
 	Role   string       // "service" or "init"; for Info
 	Log    *slog.Logger // required
 	Root   string       // the root of the guest's account files; empty: "/". For tests
+	// SSHAddr is where the image's SSH server listens, if it has one; empty:
+	// port 22 of the loopback interface. For tests
+	SSHAddr string
 	// Power ends the machine: it reboots or powers off. It is called once,
 	// in a goroutine of its own, after the disks are synced and the answer
 	// has had time to leave. Nil: ask the guest's init, see endMachine.
@@ -34,6 +38,7 @@ type Server struct {
 	mux   *http.ServeMux
 	spawn spawner
 	power powerOnce
+	ssh   func() (*sshServer, error) // the agent's own, made when it is first needed
 }
 
 // New returns a server. It fails if the token has not the form that greetings
@@ -45,10 +50,14 @@ func New(o ServeOptions) (*Server, error) {
 	if o.Root == "" {
 		o.Root = "/"
 	}
+	if o.SSHAddr == "" {
+		o.SSHAddr = sshAddr
+	}
 	if o.Power == nil {
 		o.Power = endMachine(o.Log)
 	}
 	s := &Server{o: o, mux: http.NewServeMux(), spawn: newSpawner()}
+	s.ssh = sync.OnceValues(func() (*sshServer, error) { return newSSHServer(s) })
 	s.mux.Handle(wire.NewAgentServiceHandler(service{s},
 		connect.WithReadMaxBytes(maxMessage),
 		connect.WithCompression("gzip", nil, nil))) // a byte stream in memory gains nothing

@@ -33,7 +33,7 @@ func (s service) Tunnel(ctx context.Context, st *tunnelStream) error {
 	if err != nil {
 		return orInvalid(err, "tunnel without a target")
 	}
-	c, err := dialTarget(ctx, first.GetTarget())
+	c, err := s.dialTarget(ctx, first.GetTarget())
 	if err != nil {
 		return err
 	}
@@ -65,10 +65,13 @@ func (s service) Tunnel(ctx context.Context, st *tunnelStream) error {
 	return err
 }
 
-func dialTarget(ctx context.Context, target string) (halfCloser, error) {
+func (s *Server) dialTarget(ctx context.Context, target string) (halfCloser, error) {
+	if target == sshTarget {
+		return s.dialSSH(ctx)
+	}
 	network, addr, ok := strings.Cut(target, ":")
 	if !ok || addr == "" || network != "tcp" && network != "unix" {
-		return nil, connect.NewError(connect.CodeInvalidArgument, fmt.Errorf("tunnel target %q is neither tcp:HOST:PORT nor unix:PATH", target))
+		return nil, connect.NewError(connect.CodeInvalidArgument, fmt.Errorf("tunnel target %q is none of tcp:HOST:PORT, unix:PATH and ssh", target))
 	}
 	d := net.Dialer{Timeout: tunnelDial}
 	c, err := d.DialContext(ctx, network, addr)
