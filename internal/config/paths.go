@@ -13,6 +13,7 @@ import (
 //	<state>/banger.db        records
 //	<state>/lock             held by the daemon for life
 //	<state>/daemon.log
+//	<state>/ssh/             the key that machines let in, and their host keys
 //	<state>/vms/<id>/        one machine: handles.json, disks, logs, boot files
 //	<cache>/images/          images
 //	<cache>/kernels/         kernels
@@ -83,6 +84,15 @@ func (p Paths) Lock() string { return filepath.Join(p.State, "lock") }
 
 // DaemonLog is where a daemon that the CLI started logs.
 func (p Paths) DaemonLog() string { return filepath.Join(p.State, "daemon.log") }
+
+// SSH holds what clients of machines' SSH servers need, and nothing else.
+func (p Paths) SSH() string { return filepath.Join(p.State, "ssh") }
+
+// SSHIdentity is the private key that machines let in.
+func (p Paths) SSHIdentity() string { return filepath.Join(p.SSH(), "id_ed25519") }
+
+// KnownHosts holds the host keys of all machines.
+func (p Paths) KnownHosts() string { return filepath.Join(p.SSH(), "known_hosts") }
 
 // SocketDir holds Socket and nothing else.
 func (p Paths) SocketDir() string { return filepath.Join(p.Run, "daemon") }

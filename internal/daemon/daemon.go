@@ -24,6 +24,7 @@ import (
 	"banger/internal/kernel"
 	"banger/internal/lifecycle"
 	"banger/internal/network"
+	"banger/internal/sshkey"
 	"banger/internal/store"
 	"banger/internal/version"
 	"banger/internal/vm"
@@ -119,6 +120,10 @@ func Open(ctx context.Context, o Options) (_ *Daemon, err error) {
 	}); err != nil {
 		return nil, err
 	}
+	sshKeys, err := d.sshKeys(who)
+	if err != nil {
+		return nil, err
+	}
 	mech, err := o.Mechanisms(o.Paths, o.Config, o.Log)
 	if err != nil {
 		return nil, err
@@ -130,6 +135,7 @@ func Open(ctx context.Context, o Options) (_ *Daemon, err error) {
 		Work: mech.Work, Network: mech.Network, DNS: mech.DNS, Images: mech.Images, Kernels: mech.Kernels,
 		Boot: mech.Boot, Dialer: mech.Dialer, Host: mech.Host,
 		Paths: o.Paths, Config: o.Config, Log: o.Log,
+		KnownHosts: sshkey.NewKnownHosts(o.Paths.KnownHosts()), AuthorizedKeys: sshKeys,
 	})
 	if err := d.manager.Recover(ctx, recoverTime); err != nil {
 		return nil, fmt.Errorf("recover: %w", err)
@@ -147,6 +153,7 @@ func (d *Daemon) newServer(mech Mechanisms) *http.Server {
 		Info: server.Info{
 			PID: os.Getpid(), Version: version.Version, Root: d.o.Paths.Root, Socket: d.o.Paths.Socket(),
 			Driver: mech.DefaultDriver, DriverReason: mech.DriverReason, StartedAt: time.Now(),
+			SSHIdentity: d.o.Paths.SSHIdentity(), KnownHosts: d.o.Paths.KnownHosts(),
 		},
 		Shutdown: d.Stop,
 	}, connect.WithInterceptors(api.NewServerInterceptor(d.logInternal)))

@@ -38,6 +38,7 @@ func lock(path string) (*os.File, error) {
 // owner is who, beside root, may use the daemon.
 type owner struct {
 	uid, gid int
+	isGroup  bool // the group is meant, not the user
 }
 
 // makePlaces makes the daemon's directories. VMMs run as users of their own and
@@ -48,7 +49,7 @@ func makePlaces(p config.Paths, o owner) error {
 		path string
 		mode os.FileMode
 	}{
-		{p.State, 0o711}, {p.VMs(), 0o711},
+		{p.State, 0o711}, {p.VMs(), 0o711}, {p.SSH(), 0o711},
 		{p.Cache, 0o755}, {p.Images(), 0o755}, {p.Kernels(), 0o755},
 		{p.Run, 0o711}, {p.VMRuns(), 0o711},
 	} {
@@ -123,10 +124,10 @@ func checkPassable(path string) error {
 // else the user who started the daemon.
 func findOwner(group func(string) (int, bool), sudoUID string) owner {
 	if gid, ok := group("banger"); ok {
-		return owner{0, gid}
+		return owner{0, gid, true}
 	}
 	if uid, err := strconv.ParseUint(sudoUID, 10, 31); err == nil {
-		return owner{int(uid), 0}
+		return owner{int(uid), 0, false}
 	}
-	return owner{os.Geteuid(), os.Getegid()}
+	return owner{os.Geteuid(), os.Getegid(), false}
 }

@@ -6,7 +6,9 @@ import (
 	"path/filepath"
 	"testing"
 
+	"banger/internal/config"
 	"banger/internal/errkind"
+	"banger/internal/sshkey"
 )
 
 func TestLock(t *testing.T) {
@@ -72,13 +74,29 @@ func TestFindOwner(t *testing.T) {
 		sudo  string
 		want  owner
 	}{
-		{banger, "1000", owner{0, 123}},
-		{none, "1000", owner{1000, 0}},
-		{none, "", owner{os.Geteuid(), os.Getegid()}},
-		{none, "-1", owner{os.Geteuid(), os.Getegid()}},
+		{banger, "1000", owner{0, 123, true}},
+		{none, "1000", owner{1000, 0, false}},
+		{none, "", owner{os.Geteuid(), os.Getegid(), false}},
+		{none, "-1", owner{os.Geteuid(), os.Getegid(), false}},
 	} {
 		if got := findOwner(tt.group, tt.sudo); got != tt.want {
 			t.Errorf("owner for SUDO_UID %q = %v, want %v", tt.sudo, got, tt.want)
 		}
+	}
+}
+
+// The key belongs to one user, or is a group's to read and nobody's own.
+func TestKeyAccess(t *testing.T) {
+	if got, want := (owner{1000, 0, false}).keyAccess(), (sshkey.Access{UID: 1000, GID: 0, Mode: 0o600}); got != want {
+		t.Errorf("of a user: %+v, want %+v", got, want)
+	}
+	got := (owner{0, 123, true}).keyAccess()
+	if got.GID != 123 || got.Mode != 0o040 {
+		t.Errorf("of a group: %+v", got)
+	}
+	// As [config.Paths.UIDBase] promises, whatever the tag.
+	c := config.Default()
+	if last := (config.Paths{Tag: "ffffff"}).UIDBase(c) + c.UIDs - 1; uint32(got.UID) <= last || got.UID >= 1<<31 {
+		t.Errorf("it belongs to %d, and VMMs run as users up to %d", got.UID, last)
 	}
 }

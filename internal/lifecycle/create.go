@@ -63,6 +63,10 @@ func (m *Manager) Create(ctx context.Context, r Request, p Progress) (vm.VM, err
 	m.log.Info("state", "vm", v.ID, "name", v.Name, "state", vm.Created)
 	var u undo.Stack
 	u.Push("record", func(ctx context.Context) error { return m.d.Records.Delete(ctx, v.ID) })
+	u.Push("known host", func(context.Context) error { return m.d.KnownHosts.Remove(string(v.ID)) })
+	if err := m.d.KnownHosts.Add(knownHost(v)); err != nil {
+		return vm.VM{}, errors.Join(err, u.Unwind(ctx))
+	}
 	u.Push("disks", m.removeDisks(v))
 	if err := m.makeDisks(ctx, v, img); err != nil {
 		return vm.VM{}, errors.Join(fmt.Errorf("disk: %w", err), u.Unwind(ctx))

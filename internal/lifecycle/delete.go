@@ -83,6 +83,11 @@ func (m *Manager) remove(ctx context.Context, v vm.VM) (vm.VM, error) {
 	if err := m.d.Records.Delete(ctx, v.ID); err != nil {
 		return v, err
 	}
+	if err := m.d.KnownHosts.Remove(string(v.ID)); err != nil {
+		// A key of a machine that is no more harms nobody: deleting, which is
+		// what makes room on a full disk, has succeeded.
+		m.log.Warn("forget the host key", "vm", v.ID, "err", err)
+	}
 	m.log.Info("deleted", "vm", v.ID, "name", v.Name)
 	return v, nil
 }

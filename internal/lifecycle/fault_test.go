@@ -20,6 +20,7 @@ import (
 	"banger/internal/handle"
 	"banger/internal/lifecycle"
 	"banger/internal/network"
+	"banger/internal/sshkey"
 	"banger/internal/store"
 	"banger/internal/vm"
 )
@@ -73,6 +74,7 @@ func (l *life) open() {
 		Work: mech.Work, Network: mech.Network, DNS: mech.DNS, Images: mech.Images, Kernels: mech.Kernels,
 		Boot: mech.Boot, Dialer: mech.Dialer, Host: mech.Host,
 		Paths: l.paths, Config: conf, Log: slog.New(slog.DiscardHandler),
+		KnownHosts: sshkey.NewKnownHosts(filepath.Join(l.paths.State, "known_hosts")),
 	})
 }
 

@@ -71,6 +71,9 @@ type Deps struct {
 	Paths   config.Paths
 	Config  config.Config
 	Log     *slog.Logger
+
+	KnownHosts     KnownHosts
+	AuthorizedKeys []string // the public keys that machines let in, from their next start on
 }
 
 // Host tells what the host has.

@@ -21,6 +21,9 @@ func (m *Manager) Recover(ctx context.Context, limit time.Duration) error {
 	if err != nil {
 		return err
 	}
+	if err := m.writeKnownHosts(records); err != nil {
+		return err
+	}
 	facts := make([]fact, 0, len(records))
 	for _, v := range records {
 		f, err := m.lookAt(ctx, v)

@@ -57,7 +57,11 @@ func (m *Manager) vmmSpec(v vm.VM, b *boot) vmm.Spec {
 }
 
 // bundle tells the guest who it is.
-func (m *Manager) bundle(v vm.VM, b *boot) wire.Bundle {
+func (m *Manager) bundle(v vm.VM, b *boot) (wire.Bundle, error) {
+	keys, err := hostKeys(v)
+	if err != nil {
+		return wire.Bundle{}, err
+	}
 	// The same at every boot of the machine, and tells nothing of its token.
 	sum := md5.Sum([]byte("banger machine-id " + string(v.ID) + v.CreatedAt.UTC().String()))
 	w := wire.Bundle{
@@ -67,6 +71,9 @@ func (m *Manager) bundle(v vm.VM, b *boot) wire.Bundle {
 		Root:      wire.Mount{Serial: rootSerial, FSType: "ext4"},
 		Mounts:    []wire.Mount{{Serial: workSerial, Target: "/root", FSType: "ext4", Fill: true}},
 		Init:      b.image.Init,
+
+		AuthorizedKeys: m.d.AuthorizedKeys,
+		SSHHostKeys:    keys,
 	}
 	if b.tap != "" {
 		w.NICs, w.Resolvers = []wire.NIC{b.nic}, b.resolvers
@@ -76,7 +83,7 @@ func (m *Manager) bundle(v vm.VM, b *boot) wire.Bundle {
 			Serial: modulesSerial, Target: "/lib/modules/" + b.kernel.Version, FSType: "ext4", ReadOnly: true,
 		})
 	}
-	return w
+	return w, nil
 }
 
 // rootLayer is the machine's writable root; with the zero image it is enough

@@ -115,7 +115,11 @@ func (m *Manager) detachDisk(v vm.VM) func(context.Context) error {
 
 func (m *Manager) writeBoot(v vm.VM, b *boot) func(context.Context) error {
 	return func(ctx context.Context) error {
-		return m.d.Boot.Write(ctx, m.paths(v).Initrd(), b.kernel.BootModules, m.bundle(v, b), v.UID)
+		w, err := m.bundle(v, b)
+		if err != nil {
+			return err
+		}
+		return m.d.Boot.Write(ctx, m.paths(v).Initrd(), b.kernel.BootModules, w, v.UID)
 	}
 }
 

@@ -28,6 +28,8 @@ type Info struct {
 	Driver       string // of a machine that names none; empty: none works here
 	DriverReason string
 	StartedAt    time.Time
+	SSHIdentity  string // the private key that machines let in
+	KnownHosts   string // the host keys of all machines
 }
 
 // Deps is what a server stands on. All are required.
@@ -62,6 +64,7 @@ func (s *Server) Status(context.Context, *connect.Request[api.StatusRequest]) (*
 	return connect.NewResponse(&api.StatusResponse{
 		Pid: int32(i.PID), Version: i.Version, Root: i.Root, Socket: i.Socket,
 		Driver: i.Driver, DriverReason: i.DriverReason, StartedAt: timestamp(i.StartedAt),
+		SshIdentityPath: i.SSHIdentity, SshKnownHostsPath: i.KnownHosts,
 	}), nil
 }
 
