@@ -64,6 +64,8 @@ const (
 	VMServiceLogsProcedure = "/banger.api.v1.VMService/Logs"
 	// VMServiceTunnelProcedure is the fully-qualified name of the VMService's Tunnel RPC.
 	VMServiceTunnelProcedure = "/banger.api.v1.VMService/Tunnel"
+	// VMServiceCopyProcedure is the fully-qualified name of the VMService's Copy RPC.
+	VMServiceCopyProcedure = "/banger.api.v1.VMService/Copy"
 	// ImageServiceBuildImageProcedure is the fully-qualified name of the ImageService's BuildImage RPC.
 	ImageServiceBuildImageProcedure = "/banger.api.v1.ImageService/BuildImage"
 	// ImageServiceListImagesProcedure is the fully-qualified name of the ImageService's ListImages RPC.
@@ -117,6 +119,9 @@ type VMServiceClient interface {
 	Logs(context.Context, *connect.Request[LogsRequest]) (*connect.ServerStreamForClient[LogsResponse], error)
 	// Tunnel joins the stream to something that listens in a running machine.
 	Tunnel(context.Context) *connect.BidiStreamForClient[TunnelRequest, TunnelResponse]
+	// Copy carries files and trees into a running machine or out of it. The
+	// client has the host's files: the daemon opens no path that it names.
+	Copy(context.Context) *connect.BidiStreamForClient[CopyRequest, CopyResponse]
 }
 
 // NewVMServiceClient constructs a client for the banger.api.v1.VMService service. By default, it
@@ -202,6 +207,12 @@ func NewVMServiceClient(httpClient connect.HTTPClient, baseURL string, opts ...c
 			connect.WithSchema(vMServiceMethods.ByName("Tunnel")),
 			connect.WithClientOptions(opts...),
 		),
+		copy: connect.NewClient[CopyRequest, CopyResponse](
+			httpClient,
+			baseURL+VMServiceCopyProcedure,
+			connect.WithSchema(vMServiceMethods.ByName("Copy")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -219,6 +230,7 @@ type vMServiceClient struct {
 	show    *connect.Client[ShowRequest, ShowResponse]
 	logs    *connect.Client[LogsRequest, LogsResponse]
 	tunnel  *connect.Client[TunnelRequest, TunnelResponse]
+	copy    *connect.Client[CopyRequest, CopyResponse]
 }
 
 // Run calls banger.api.v1.VMService.Run.
@@ -281,6 +293,11 @@ func (c *vMServiceClient) Tunnel(ctx context.Context) *connect.BidiStreamForClie
 	return c.tunnel.CallBidiStream(ctx)
 }
 
+// Copy calls banger.api.v1.VMService.Copy.
+func (c *vMServiceClient) Copy(ctx context.Context) *connect.BidiStreamForClient[CopyRequest, CopyResponse] {
+	return c.copy.CallBidiStream(ctx)
+}
+
 // VMServiceHandler is an implementation of the banger.api.v1.VMService service.
 type VMServiceHandler interface {
 	// Run creates a machine (or not, if it names one that exists and is asked
@@ -304,6 +321,9 @@ type VMServiceHandler interface {
 	Logs(context.Context, *connect.Request[LogsRequest], *connect.ServerStream[LogsResponse]) error
 	// Tunnel joins the stream to something that listens in a running machine.
 	Tunnel(context.Context, *connect.BidiStream[TunnelRequest, TunnelResponse]) error
+	// Copy carries files and trees into a running machine or out of it. The
+	// client has the host's files: the daemon opens no path that it names.
+	Copy(context.Context, *connect.BidiStream[CopyRequest, CopyResponse]) error
 }
 
 // NewVMServiceHandler builds an HTTP handler from the service implementation. It returns the path
@@ -385,6 +405,12 @@ func NewVMServiceHandler(svc VMServiceHandler, opts ...connect.HandlerOption) (s
 		connect.WithSchema(vMServiceMethods.ByName("Tunnel")),
 		connect.WithHandlerOptions(opts...),
 	)
+	vMServiceCopyHandler := connect.NewBidiStreamHandler(
+		VMServiceCopyProcedure,
+		svc.Copy,
+		connect.WithSchema(vMServiceMethods.ByName("Copy")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/banger.api.v1.VMService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case VMServiceRunProcedure:
@@ -411,6 +437,8 @@ func NewVMServiceHandler(svc VMServiceHandler, opts ...connect.HandlerOption) (s
 			vMServiceLogsHandler.ServeHTTP(w, r)
 		case VMServiceTunnelProcedure:
 			vMServiceTunnelHandler.ServeHTTP(w, r)
+		case VMServiceCopyProcedure:
+			vMServiceCopyHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -466,6 +494,10 @@ func (UnimplementedVMServiceHandler) Logs(context.Context, *connect.Request[Logs
 
 func (UnimplementedVMServiceHandler) Tunnel(context.Context, *connect.BidiStream[TunnelRequest, TunnelResponse]) error {
 	return connect.NewError(connect.CodeUnimplemented, errors.New("banger.api.v1.VMService.Tunnel is not implemented"))
+}
+
+func (UnimplementedVMServiceHandler) Copy(context.Context, *connect.BidiStream[CopyRequest, CopyResponse]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("banger.api.v1.VMService.Copy is not implemented"))
 }
 
 // ImageServiceClient is a client for the banger.api.v1.ImageService service.

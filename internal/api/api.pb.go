@@ -3671,6 +3671,184 @@ func (x *ErrorDetail) GetHints() []string {
 	return nil
 }
 
+type CopyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Msg:
+	//
+	//	*CopyRequest_Start
+	//	*CopyRequest_Copy
+	Msg           isCopyRequest_Msg `protobuf_oneof:"msg"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CopyRequest) Reset() {
+	*x = CopyRequest{}
+	mi := &file_banger_api_v1_api_proto_msgTypes[58]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CopyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CopyRequest) ProtoMessage() {}
+
+func (x *CopyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_api_v1_api_proto_msgTypes[58]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CopyRequest.ProtoReflect.Descriptor instead.
+func (*CopyRequest) Descriptor() ([]byte, []int) {
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{58}
+}
+
+func (x *CopyRequest) GetMsg() isCopyRequest_Msg {
+	if x != nil {
+		return x.Msg
+	}
+	return nil
+}
+
+func (x *CopyRequest) GetStart() *CopyIn {
+	if x != nil {
+		if x, ok := x.Msg.(*CopyRequest_Start); ok {
+			return x.Start
+		}
+	}
+	return nil
+}
+
+func (x *CopyRequest) GetCopy() *wire.CopyRequest {
+	if x != nil {
+		if x, ok := x.Msg.(*CopyRequest_Copy); ok {
+			return x.Copy
+		}
+	}
+	return nil
+}
+
+type isCopyRequest_Msg interface {
+	isCopyRequest_Msg()
+}
+
+type CopyRequest_Start struct {
+	Start *CopyIn `protobuf:"bytes,1,opt,name=start,proto3,oneof"` // first
+}
+
+type CopyRequest_Copy struct {
+	Copy *wire.CopyRequest `protobuf:"bytes,2,opt,name=copy,proto3,oneof"` // not start
+}
+
+func (*CopyRequest_Start) isCopyRequest_Msg() {}
+
+func (*CopyRequest_Copy) isCopyRequest_Msg() {}
+
+type CopyIn struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Vm            string                 `protobuf:"bytes,1,opt,name=vm,proto3" json:"vm,omitempty"`
+	Copy          *wire.CopyStart        `protobuf:"bytes,2,opt,name=copy,proto3" json:"copy,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CopyIn) Reset() {
+	*x = CopyIn{}
+	mi := &file_banger_api_v1_api_proto_msgTypes[59]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CopyIn) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CopyIn) ProtoMessage() {}
+
+func (x *CopyIn) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_api_v1_api_proto_msgTypes[59]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CopyIn.ProtoReflect.Descriptor instead.
+func (*CopyIn) Descriptor() ([]byte, []int) {
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{59}
+}
+
+func (x *CopyIn) GetVm() string {
+	if x != nil {
+		return x.Vm
+	}
+	return ""
+}
+
+func (x *CopyIn) GetCopy() *wire.CopyStart {
+	if x != nil {
+		return x.Copy
+	}
+	return nil
+}
+
+type CopyResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Copy          *wire.CopyResponse     `protobuf:"bytes,1,opt,name=copy,proto3" json:"copy,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CopyResponse) Reset() {
+	*x = CopyResponse{}
+	mi := &file_banger_api_v1_api_proto_msgTypes[60]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CopyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CopyResponse) ProtoMessage() {}
+
+func (x *CopyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_api_v1_api_proto_msgTypes[60]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CopyResponse.ProtoReflect.Descriptor instead.
+func (*CopyResponse) Descriptor() ([]byte, []int) {
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{60}
+}
+
+func (x *CopyResponse) GetCopy() *wire.CopyResponse {
+	if x != nil {
+		return x.Copy
+	}
+	return nil
+}
+
 var File_banger_api_v1_api_proto protoreflect.FileDescriptor
 
 const file_banger_api_v1_api_proto_rawDesc = "" +
@@ -3928,7 +4106,16 @@ const file_banger_api_v1_api_proto_rawDesc = "" +
 	"\vErrorDetail\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x14\n" +
-	"\x05hints\x18\x03 \x03(\tR\x05hints2\xc6\x06\n" +
+	"\x05hints\x18\x03 \x03(\tR\x05hints\"w\n" +
+	"\vCopyRequest\x12-\n" +
+	"\x05start\x18\x01 \x01(\v2\x15.banger.api.v1.CopyInH\x00R\x05start\x122\n" +
+	"\x04copy\x18\x02 \x01(\v2\x1c.banger.agent.v1.CopyRequestH\x00R\x04copyB\x05\n" +
+	"\x03msg\"H\n" +
+	"\x06CopyIn\x12\x0e\n" +
+	"\x02vm\x18\x01 \x01(\tR\x02vm\x12.\n" +
+	"\x04copy\x18\x02 \x01(\v2\x1a.banger.agent.v1.CopyStartR\x04copy\"A\n" +
+	"\fCopyResponse\x121\n" +
+	"\x04copy\x18\x01 \x01(\v2\x1d.banger.agent.v1.CopyResponseR\x04copy2\x8b\a\n" +
 	"\tVMService\x12@\n" +
 	"\x03Run\x12\x19.banger.api.v1.RunRequest\x1a\x1a.banger.api.v1.RunResponse(\x010\x01\x12C\n" +
 	"\x04Exec\x12\x1a.banger.api.v1.ExecRequest\x1a\x1b.banger.api.v1.ExecResponse(\x010\x01\x12G\n" +
@@ -3941,7 +4128,8 @@ const file_banger_api_v1_api_proto_rawDesc = "" +
 	"\x04List\x12\x1a.banger.api.v1.ListRequest\x1a\x1b.banger.api.v1.ListResponse\x12?\n" +
 	"\x04Show\x12\x1a.banger.api.v1.ShowRequest\x1a\x1b.banger.api.v1.ShowResponse\x12A\n" +
 	"\x04Logs\x12\x1a.banger.api.v1.LogsRequest\x1a\x1b.banger.api.v1.LogsResponse0\x01\x12I\n" +
-	"\x06Tunnel\x12\x1c.banger.api.v1.TunnelRequest\x1a\x1d.banger.api.v1.TunnelResponse(\x010\x012\xdc\x02\n" +
+	"\x06Tunnel\x12\x1c.banger.api.v1.TunnelRequest\x1a\x1d.banger.api.v1.TunnelResponse(\x010\x01\x12C\n" +
+	"\x04Copy\x12\x1a.banger.api.v1.CopyRequest\x1a\x1b.banger.api.v1.CopyResponse(\x010\x012\xdc\x02\n" +
 	"\fImageService\x12S\n" +
 	"\n" +
 	"BuildImage\x12 .banger.api.v1.BuildImageRequest\x1a!.banger.api.v1.BuildImageResponse0\x01\x12Q\n" +
@@ -3973,7 +4161,7 @@ func file_banger_api_v1_api_proto_rawDescGZIP() []byte {
 	return file_banger_api_v1_api_proto_rawDescData
 }
 
-var file_banger_api_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 60)
+var file_banger_api_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 63)
 var file_banger_api_v1_api_proto_goTypes = []any{
 	(*VM)(nil),                    // 0: banger.api.v1.VM
 	(*Handles)(nil),               // 1: banger.api.v1.Handles
@@ -4033,115 +4221,127 @@ var file_banger_api_v1_api_proto_goTypes = []any{
 	(*ShutdownRequest)(nil),       // 55: banger.api.v1.ShutdownRequest
 	(*ShutdownResponse)(nil),      // 56: banger.api.v1.ShutdownResponse
 	(*ErrorDetail)(nil),           // 57: banger.api.v1.ErrorDetail
-	nil,                           // 58: banger.api.v1.VM.LabelsEntry
-	nil,                           // 59: banger.api.v1.Spec.LabelsEntry
-	(*timestamppb.Timestamp)(nil), // 60: google.protobuf.Timestamp
-	(*wire.ExecRequest)(nil),      // 61: banger.agent.v1.ExecRequest
-	(*wire.ExecStart)(nil),        // 62: banger.agent.v1.ExecStart
-	(*wire.ExecResponse)(nil),     // 63: banger.agent.v1.ExecResponse
-	(*durationpb.Duration)(nil),   // 64: google.protobuf.Duration
-	(*wire.TunnelRequest)(nil),    // 65: banger.agent.v1.TunnelRequest
-	(*wire.TunnelResponse)(nil),   // 66: banger.agent.v1.TunnelResponse
+	(*CopyRequest)(nil),           // 58: banger.api.v1.CopyRequest
+	(*CopyIn)(nil),                // 59: banger.api.v1.CopyIn
+	(*CopyResponse)(nil),          // 60: banger.api.v1.CopyResponse
+	nil,                           // 61: banger.api.v1.VM.LabelsEntry
+	nil,                           // 62: banger.api.v1.Spec.LabelsEntry
+	(*timestamppb.Timestamp)(nil), // 63: google.protobuf.Timestamp
+	(*wire.ExecRequest)(nil),      // 64: banger.agent.v1.ExecRequest
+	(*wire.ExecStart)(nil),        // 65: banger.agent.v1.ExecStart
+	(*wire.ExecResponse)(nil),     // 66: banger.agent.v1.ExecResponse
+	(*durationpb.Duration)(nil),   // 67: google.protobuf.Duration
+	(*wire.TunnelRequest)(nil),    // 68: banger.agent.v1.TunnelRequest
+	(*wire.TunnelResponse)(nil),   // 69: banger.agent.v1.TunnelResponse
+	(*wire.CopyRequest)(nil),      // 70: banger.agent.v1.CopyRequest
+	(*wire.CopyStart)(nil),        // 71: banger.agent.v1.CopyStart
+	(*wire.CopyResponse)(nil),     // 72: banger.agent.v1.CopyResponse
 }
 var file_banger_api_v1_api_proto_depIdxs = []int32{
-	60, // 0: banger.api.v1.VM.created_at:type_name -> google.protobuf.Timestamp
-	60, // 1: banger.api.v1.VM.started_at:type_name -> google.protobuf.Timestamp
-	58, // 2: banger.api.v1.VM.labels:type_name -> banger.api.v1.VM.LabelsEntry
+	63, // 0: banger.api.v1.VM.created_at:type_name -> google.protobuf.Timestamp
+	63, // 1: banger.api.v1.VM.started_at:type_name -> google.protobuf.Timestamp
+	61, // 2: banger.api.v1.VM.labels:type_name -> banger.api.v1.VM.LabelsEntry
 	1,  // 3: banger.api.v1.VM.handles:type_name -> banger.api.v1.Handles
-	59, // 4: banger.api.v1.Spec.labels:type_name -> banger.api.v1.Spec.LabelsEntry
+	62, // 4: banger.api.v1.Spec.labels:type_name -> banger.api.v1.Spec.LabelsEntry
 	5,  // 5: banger.api.v1.RunRequest.start:type_name -> banger.api.v1.RunStart
-	61, // 6: banger.api.v1.RunRequest.exec:type_name -> banger.agent.v1.ExecRequest
+	64, // 6: banger.api.v1.RunRequest.exec:type_name -> banger.agent.v1.ExecRequest
 	2,  // 7: banger.api.v1.RunStart.spec:type_name -> banger.api.v1.Spec
-	62, // 8: banger.api.v1.RunStart.command:type_name -> banger.agent.v1.ExecStart
+	65, // 8: banger.api.v1.RunStart.command:type_name -> banger.agent.v1.ExecStart
 	3,  // 9: banger.api.v1.RunResponse.progress:type_name -> banger.api.v1.Progress
 	0,  // 10: banger.api.v1.RunResponse.vm:type_name -> banger.api.v1.VM
-	63, // 11: banger.api.v1.RunResponse.exec:type_name -> banger.agent.v1.ExecResponse
+	66, // 11: banger.api.v1.RunResponse.exec:type_name -> banger.agent.v1.ExecResponse
 	7,  // 12: banger.api.v1.RunResponse.cleanup:type_name -> banger.api.v1.Cleanup
 	9,  // 13: banger.api.v1.ExecRequest.start:type_name -> banger.api.v1.ExecIn
-	61, // 14: banger.api.v1.ExecRequest.exec:type_name -> banger.agent.v1.ExecRequest
-	62, // 15: banger.api.v1.ExecIn.command:type_name -> banger.agent.v1.ExecStart
-	63, // 16: banger.api.v1.ExecResponse.exec:type_name -> banger.agent.v1.ExecResponse
+	64, // 14: banger.api.v1.ExecRequest.exec:type_name -> banger.agent.v1.ExecRequest
+	65, // 15: banger.api.v1.ExecIn.command:type_name -> banger.agent.v1.ExecStart
+	66, // 16: banger.api.v1.ExecResponse.exec:type_name -> banger.agent.v1.ExecResponse
 	2,  // 17: banger.api.v1.CreateRequest.spec:type_name -> banger.api.v1.Spec
 	3,  // 18: banger.api.v1.CreateResponse.progress:type_name -> banger.api.v1.Progress
 	0,  // 19: banger.api.v1.CreateResponse.vm:type_name -> banger.api.v1.VM
 	3,  // 20: banger.api.v1.StartResponse.progress:type_name -> banger.api.v1.Progress
 	0,  // 21: banger.api.v1.StartResponse.vm:type_name -> banger.api.v1.VM
-	64, // 22: banger.api.v1.RestartRequest.grace:type_name -> google.protobuf.Duration
+	67, // 22: banger.api.v1.RestartRequest.grace:type_name -> google.protobuf.Duration
 	3,  // 23: banger.api.v1.RestartResponse.progress:type_name -> banger.api.v1.Progress
 	0,  // 24: banger.api.v1.RestartResponse.vm:type_name -> banger.api.v1.VM
-	64, // 25: banger.api.v1.StopRequest.grace:type_name -> google.protobuf.Duration
+	67, // 25: banger.api.v1.StopRequest.grace:type_name -> google.protobuf.Duration
 	0,  // 26: banger.api.v1.StopResponse.vm:type_name -> banger.api.v1.VM
 	0,  // 27: banger.api.v1.KillResponse.vm:type_name -> banger.api.v1.VM
 	0,  // 28: banger.api.v1.DeleteResponse.vm:type_name -> banger.api.v1.VM
 	0,  // 29: banger.api.v1.ListResponse.vms:type_name -> banger.api.v1.VM
 	0,  // 30: banger.api.v1.ShowResponse.vm:type_name -> banger.api.v1.VM
 	30, // 31: banger.api.v1.TunnelRequest.start:type_name -> banger.api.v1.TunnelStart
-	65, // 32: banger.api.v1.TunnelRequest.tunnel:type_name -> banger.agent.v1.TunnelRequest
-	66, // 33: banger.api.v1.TunnelResponse.tunnel:type_name -> banger.agent.v1.TunnelResponse
+	68, // 32: banger.api.v1.TunnelRequest.tunnel:type_name -> banger.agent.v1.TunnelRequest
+	69, // 33: banger.api.v1.TunnelResponse.tunnel:type_name -> banger.agent.v1.TunnelResponse
 	33, // 34: banger.api.v1.Image.packages:type_name -> banger.api.v1.Package
-	60, // 35: banger.api.v1.Image.created_at:type_name -> google.protobuf.Timestamp
+	63, // 35: banger.api.v1.Image.created_at:type_name -> google.protobuf.Timestamp
 	3,  // 36: banger.api.v1.BuildImageResponse.progress:type_name -> banger.api.v1.Progress
 	32, // 37: banger.api.v1.BuildImageResponse.image:type_name -> banger.api.v1.Image
 	32, // 38: banger.api.v1.ListImagesResponse.images:type_name -> banger.api.v1.Image
 	32, // 39: banger.api.v1.ShowImageResponse.image:type_name -> banger.api.v1.Image
-	60, // 40: banger.api.v1.Kernel.created_at:type_name -> google.protobuf.Timestamp
+	63, // 40: banger.api.v1.Kernel.created_at:type_name -> google.protobuf.Timestamp
 	3,  // 41: banger.api.v1.PullKernelResponse.progress:type_name -> banger.api.v1.Progress
 	42, // 42: banger.api.v1.PullKernelResponse.kernel:type_name -> banger.api.v1.Kernel
 	42, // 43: banger.api.v1.ImportKernelResponse.kernel:type_name -> banger.api.v1.Kernel
 	42, // 44: banger.api.v1.ListKernelsResponse.kernels:type_name -> banger.api.v1.Kernel
 	42, // 45: banger.api.v1.ShowKernelResponse.kernel:type_name -> banger.api.v1.Kernel
-	60, // 46: banger.api.v1.StatusResponse.started_at:type_name -> google.protobuf.Timestamp
-	4,  // 47: banger.api.v1.VMService.Run:input_type -> banger.api.v1.RunRequest
-	8,  // 48: banger.api.v1.VMService.Exec:input_type -> banger.api.v1.ExecRequest
-	11, // 49: banger.api.v1.VMService.Create:input_type -> banger.api.v1.CreateRequest
-	13, // 50: banger.api.v1.VMService.Start:input_type -> banger.api.v1.StartRequest
-	15, // 51: banger.api.v1.VMService.Restart:input_type -> banger.api.v1.RestartRequest
-	17, // 52: banger.api.v1.VMService.Stop:input_type -> banger.api.v1.StopRequest
-	19, // 53: banger.api.v1.VMService.Kill:input_type -> banger.api.v1.KillRequest
-	21, // 54: banger.api.v1.VMService.Delete:input_type -> banger.api.v1.DeleteRequest
-	23, // 55: banger.api.v1.VMService.List:input_type -> banger.api.v1.ListRequest
-	25, // 56: banger.api.v1.VMService.Show:input_type -> banger.api.v1.ShowRequest
-	27, // 57: banger.api.v1.VMService.Logs:input_type -> banger.api.v1.LogsRequest
-	29, // 58: banger.api.v1.VMService.Tunnel:input_type -> banger.api.v1.TunnelRequest
-	34, // 59: banger.api.v1.ImageService.BuildImage:input_type -> banger.api.v1.BuildImageRequest
-	36, // 60: banger.api.v1.ImageService.ListImages:input_type -> banger.api.v1.ListImagesRequest
-	38, // 61: banger.api.v1.ImageService.ShowImage:input_type -> banger.api.v1.ShowImageRequest
-	40, // 62: banger.api.v1.ImageService.DeleteImage:input_type -> banger.api.v1.DeleteImageRequest
-	43, // 63: banger.api.v1.KernelService.PullKernel:input_type -> banger.api.v1.PullKernelRequest
-	45, // 64: banger.api.v1.KernelService.ImportKernel:input_type -> banger.api.v1.ImportKernelRequest
-	47, // 65: banger.api.v1.KernelService.ListKernels:input_type -> banger.api.v1.ListKernelsRequest
-	49, // 66: banger.api.v1.KernelService.ShowKernel:input_type -> banger.api.v1.ShowKernelRequest
-	51, // 67: banger.api.v1.KernelService.DeleteKernel:input_type -> banger.api.v1.DeleteKernelRequest
-	53, // 68: banger.api.v1.DaemonService.Status:input_type -> banger.api.v1.StatusRequest
-	55, // 69: banger.api.v1.DaemonService.Shutdown:input_type -> banger.api.v1.ShutdownRequest
-	6,  // 70: banger.api.v1.VMService.Run:output_type -> banger.api.v1.RunResponse
-	10, // 71: banger.api.v1.VMService.Exec:output_type -> banger.api.v1.ExecResponse
-	12, // 72: banger.api.v1.VMService.Create:output_type -> banger.api.v1.CreateResponse
-	14, // 73: banger.api.v1.VMService.Start:output_type -> banger.api.v1.StartResponse
-	16, // 74: banger.api.v1.VMService.Restart:output_type -> banger.api.v1.RestartResponse
-	18, // 75: banger.api.v1.VMService.Stop:output_type -> banger.api.v1.StopResponse
-	20, // 76: banger.api.v1.VMService.Kill:output_type -> banger.api.v1.KillResponse
-	22, // 77: banger.api.v1.VMService.Delete:output_type -> banger.api.v1.DeleteResponse
-	24, // 78: banger.api.v1.VMService.List:output_type -> banger.api.v1.ListResponse
-	26, // 79: banger.api.v1.VMService.Show:output_type -> banger.api.v1.ShowResponse
-	28, // 80: banger.api.v1.VMService.Logs:output_type -> banger.api.v1.LogsResponse
-	31, // 81: banger.api.v1.VMService.Tunnel:output_type -> banger.api.v1.TunnelResponse
-	35, // 82: banger.api.v1.ImageService.BuildImage:output_type -> banger.api.v1.BuildImageResponse
-	37, // 83: banger.api.v1.ImageService.ListImages:output_type -> banger.api.v1.ListImagesResponse
-	39, // 84: banger.api.v1.ImageService.ShowImage:output_type -> banger.api.v1.ShowImageResponse
-	41, // 85: banger.api.v1.ImageService.DeleteImage:output_type -> banger.api.v1.DeleteImageResponse
-	44, // 86: banger.api.v1.KernelService.PullKernel:output_type -> banger.api.v1.PullKernelResponse
-	46, // 87: banger.api.v1.KernelService.ImportKernel:output_type -> banger.api.v1.ImportKernelResponse
-	48, // 88: banger.api.v1.KernelService.ListKernels:output_type -> banger.api.v1.ListKernelsResponse
-	50, // 89: banger.api.v1.KernelService.ShowKernel:output_type -> banger.api.v1.ShowKernelResponse
-	52, // 90: banger.api.v1.KernelService.DeleteKernel:output_type -> banger.api.v1.DeleteKernelResponse
-	54, // 91: banger.api.v1.DaemonService.Status:output_type -> banger.api.v1.StatusResponse
-	56, // 92: banger.api.v1.DaemonService.Shutdown:output_type -> banger.api.v1.ShutdownResponse
-	70, // [70:93] is the sub-list for method output_type
-	47, // [47:70] is the sub-list for method input_type
-	47, // [47:47] is the sub-list for extension type_name
-	47, // [47:47] is the sub-list for extension extendee
-	0,  // [0:47] is the sub-list for field type_name
+	63, // 46: banger.api.v1.StatusResponse.started_at:type_name -> google.protobuf.Timestamp
+	59, // 47: banger.api.v1.CopyRequest.start:type_name -> banger.api.v1.CopyIn
+	70, // 48: banger.api.v1.CopyRequest.copy:type_name -> banger.agent.v1.CopyRequest
+	71, // 49: banger.api.v1.CopyIn.copy:type_name -> banger.agent.v1.CopyStart
+	72, // 50: banger.api.v1.CopyResponse.copy:type_name -> banger.agent.v1.CopyResponse
+	4,  // 51: banger.api.v1.VMService.Run:input_type -> banger.api.v1.RunRequest
+	8,  // 52: banger.api.v1.VMService.Exec:input_type -> banger.api.v1.ExecRequest
+	11, // 53: banger.api.v1.VMService.Create:input_type -> banger.api.v1.CreateRequest
+	13, // 54: banger.api.v1.VMService.Start:input_type -> banger.api.v1.StartRequest
+	15, // 55: banger.api.v1.VMService.Restart:input_type -> banger.api.v1.RestartRequest
+	17, // 56: banger.api.v1.VMService.Stop:input_type -> banger.api.v1.StopRequest
+	19, // 57: banger.api.v1.VMService.Kill:input_type -> banger.api.v1.KillRequest
+	21, // 58: banger.api.v1.VMService.Delete:input_type -> banger.api.v1.DeleteRequest
+	23, // 59: banger.api.v1.VMService.List:input_type -> banger.api.v1.ListRequest
+	25, // 60: banger.api.v1.VMService.Show:input_type -> banger.api.v1.ShowRequest
+	27, // 61: banger.api.v1.VMService.Logs:input_type -> banger.api.v1.LogsRequest
+	29, // 62: banger.api.v1.VMService.Tunnel:input_type -> banger.api.v1.TunnelRequest
+	58, // 63: banger.api.v1.VMService.Copy:input_type -> banger.api.v1.CopyRequest
+	34, // 64: banger.api.v1.ImageService.BuildImage:input_type -> banger.api.v1.BuildImageRequest
+	36, // 65: banger.api.v1.ImageService.ListImages:input_type -> banger.api.v1.ListImagesRequest
+	38, // 66: banger.api.v1.ImageService.ShowImage:input_type -> banger.api.v1.ShowImageRequest
+	40, // 67: banger.api.v1.ImageService.DeleteImage:input_type -> banger.api.v1.DeleteImageRequest
+	43, // 68: banger.api.v1.KernelService.PullKernel:input_type -> banger.api.v1.PullKernelRequest
+	45, // 69: banger.api.v1.KernelService.ImportKernel:input_type -> banger.api.v1.ImportKernelRequest
+	47, // 70: banger.api.v1.KernelService.ListKernels:input_type -> banger.api.v1.ListKernelsRequest
+	49, // 71: banger.api.v1.KernelService.ShowKernel:input_type -> banger.api.v1.ShowKernelRequest
+	51, // 72: banger.api.v1.KernelService.DeleteKernel:input_type -> banger.api.v1.DeleteKernelRequest
+	53, // 73: banger.api.v1.DaemonService.Status:input_type -> banger.api.v1.StatusRequest
+	55, // 74: banger.api.v1.DaemonService.Shutdown:input_type -> banger.api.v1.ShutdownRequest
+	6,  // 75: banger.api.v1.VMService.Run:output_type -> banger.api.v1.RunResponse
+	10, // 76: banger.api.v1.VMService.Exec:output_type -> banger.api.v1.ExecResponse
+	12, // 77: banger.api.v1.VMService.Create:output_type -> banger.api.v1.CreateResponse
+	14, // 78: banger.api.v1.VMService.Start:output_type -> banger.api.v1.StartResponse
+	16, // 79: banger.api.v1.VMService.Restart:output_type -> banger.api.v1.RestartResponse
+	18, // 80: banger.api.v1.VMService.Stop:output_type -> banger.api.v1.StopResponse
+	20, // 81: banger.api.v1.VMService.Kill:output_type -> banger.api.v1.KillResponse
+	22, // 82: banger.api.v1.VMService.Delete:output_type -> banger.api.v1.DeleteResponse
+	24, // 83: banger.api.v1.VMService.List:output_type -> banger.api.v1.ListResponse
+	26, // 84: banger.api.v1.VMService.Show:output_type -> banger.api.v1.ShowResponse
+	28, // 85: banger.api.v1.VMService.Logs:output_type -> banger.api.v1.LogsResponse
+	31, // 86: banger.api.v1.VMService.Tunnel:output_type -> banger.api.v1.TunnelResponse
+	60, // 87: banger.api.v1.VMService.Copy:output_type -> banger.api.v1.CopyResponse
+	35, // 88: banger.api.v1.ImageService.BuildImage:output_type -> banger.api.v1.BuildImageResponse
+	37, // 89: banger.api.v1.ImageService.ListImages:output_type -> banger.api.v1.ListImagesResponse
+	39, // 90: banger.api.v1.ImageService.ShowImage:output_type -> banger.api.v1.ShowImageResponse
+	41, // 91: banger.api.v1.ImageService.DeleteImage:output_type -> banger.api.v1.DeleteImageResponse
+	44, // 92: banger.api.v1.KernelService.PullKernel:output_type -> banger.api.v1.PullKernelResponse
+	46, // 93: banger.api.v1.KernelService.ImportKernel:output_type -> banger.api.v1.ImportKernelResponse
+	48, // 94: banger.api.v1.KernelService.ListKernels:output_type -> banger.api.v1.ListKernelsResponse
+	50, // 95: banger.api.v1.KernelService.ShowKernel:output_type -> banger.api.v1.ShowKernelResponse
+	52, // 96: banger.api.v1.KernelService.DeleteKernel:output_type -> banger.api.v1.DeleteKernelResponse
+	54, // 97: banger.api.v1.DaemonService.Status:output_type -> banger.api.v1.StatusResponse
+	56, // 98: banger.api.v1.DaemonService.Shutdown:output_type -> banger.api.v1.ShutdownResponse
+	75, // [75:99] is the sub-list for method output_type
+	51, // [51:75] is the sub-list for method input_type
+	51, // [51:51] is the sub-list for extension type_name
+	51, // [51:51] is the sub-list for extension extendee
+	0,  // [0:51] is the sub-list for field type_name
 }
 
 func init() { file_banger_api_v1_api_proto_init() }
@@ -4194,13 +4394,17 @@ func file_banger_api_v1_api_proto_init() {
 		(*ImportKernelRequest_Image)(nil),
 		(*ImportKernelRequest_Modules)(nil),
 	}
+	file_banger_api_v1_api_proto_msgTypes[58].OneofWrappers = []any{
+		(*CopyRequest_Start)(nil),
+		(*CopyRequest_Copy)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_banger_api_v1_api_proto_rawDesc), len(file_banger_api_v1_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   60,
+			NumMessages:   63,
 			NumExtensions: 0,
 			NumServices:   4,
 		},

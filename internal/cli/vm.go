@@ -22,7 +22,7 @@ func (a *app) vmCommand() *cobra.Command {
 
 A machine is named by its name or by any unambiguous beginning of its id.`,
 	}
-	c.AddCommand(a.vmRun(), a.vmCreate(), a.vmExec(), a.vmStart(), a.vmStop(), a.vmKill(), a.vmDelete(), a.vmList(), a.vmShow(), a.vmLogs())
+	c.AddCommand(a.vmRun(), a.vmCreate(), a.vmExec(), a.vmStart(), a.vmStop(), a.vmKill(), a.vmDelete(), a.vmList(), a.vmShow(), a.vmLogs(), a.vmCp())
 	return asGroup(c)
 }
 

@@ -38,14 +38,12 @@ const (
 	AgentServiceInfoProcedure = "/banger.agent.v1.AgentService/Info"
 	// AgentServiceExecProcedure is the fully-qualified name of the AgentService's Exec RPC.
 	AgentServiceExecProcedure = "/banger.agent.v1.AgentService/Exec"
-	// AgentServiceWriteFileProcedure is the fully-qualified name of the AgentService's WriteFile RPC.
-	AgentServiceWriteFileProcedure = "/banger.agent.v1.AgentService/WriteFile"
-	// AgentServiceReadFileProcedure is the fully-qualified name of the AgentService's ReadFile RPC.
-	AgentServiceReadFileProcedure = "/banger.agent.v1.AgentService/ReadFile"
 	// AgentServiceTunnelProcedure is the fully-qualified name of the AgentService's Tunnel RPC.
 	AgentServiceTunnelProcedure = "/banger.agent.v1.AgentService/Tunnel"
 	// AgentServicePowerProcedure is the fully-qualified name of the AgentService's Power RPC.
 	AgentServicePowerProcedure = "/banger.agent.v1.AgentService/Power"
+	// AgentServiceCopyProcedure is the fully-qualified name of the AgentService's Copy RPC.
+	AgentServiceCopyProcedure = "/banger.agent.v1.AgentService/Copy"
 )
 
 // AgentServiceClient is a client for the banger.agent.v1.AgentService service.
@@ -58,16 +56,18 @@ type AgentServiceClient interface {
 	// is started or exit (the command could not be started); the last is exit.
 	// When the stream breaks, the command's process group is killed.
 	Exec(context.Context) *connect.BidiStreamForClient[ExecRequest, ExecResponse]
-	// WriteFile writes one file, whole or not at all.
-	WriteFile(context.Context) *connect.ClientStreamForClient[WriteFileRequest, WriteFileResponse]
-	// ReadFile reads one regular file.
-	ReadFile(context.Context, *connect.Request[ReadFileRequest]) (*connect.ServerStreamForClient[ReadFileResponse], error)
 	// Tunnel joins the stream to a TCP port or Unix socket in the guest. The
 	// first request holds target; close_write half-closes.
 	Tunnel(context.Context) *connect.BidiStreamForClient[TunnelRequest, TunnelResponse]
 	// Power syncs the guest's disks and then ends it. The answer comes after
 	// the sync and before the end.
 	Power(context.Context, *connect.Request[PowerRequest]) (*connect.Response[PowerResponse], error)
+	// Copy carries files and trees into the guest or out of it. The first
+	// request holds start. The items of a copy go from the end that has the
+	// files to the other one, which answers each offer with have. The last
+	// response is stored (into the guest), an item that is done (out of it), or
+	// failed. What a broken stream leaves, a later copy may go on with.
+	Copy(context.Context) *connect.BidiStreamForClient[CopyRequest, CopyResponse]
 }
 
 // NewAgentServiceClient constructs a client for the banger.agent.v1.AgentService service. By
@@ -93,18 +93,6 @@ func NewAgentServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			connect.WithSchema(agentServiceMethods.ByName("Exec")),
 			connect.WithClientOptions(opts...),
 		),
-		writeFile: connect.NewClient[WriteFileRequest, WriteFileResponse](
-			httpClient,
-			baseURL+AgentServiceWriteFileProcedure,
-			connect.WithSchema(agentServiceMethods.ByName("WriteFile")),
-			connect.WithClientOptions(opts...),
-		),
-		readFile: connect.NewClient[ReadFileRequest, ReadFileResponse](
-			httpClient,
-			baseURL+AgentServiceReadFileProcedure,
-			connect.WithSchema(agentServiceMethods.ByName("ReadFile")),
-			connect.WithClientOptions(opts...),
-		),
 		tunnel: connect.NewClient[TunnelRequest, TunnelResponse](
 			httpClient,
 			baseURL+AgentServiceTunnelProcedure,
@@ -117,17 +105,22 @@ func NewAgentServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			connect.WithSchema(agentServiceMethods.ByName("Power")),
 			connect.WithClientOptions(opts...),
 		),
+		copy: connect.NewClient[CopyRequest, CopyResponse](
+			httpClient,
+			baseURL+AgentServiceCopyProcedure,
+			connect.WithSchema(agentServiceMethods.ByName("Copy")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
 // agentServiceClient implements AgentServiceClient.
 type agentServiceClient struct {
-	info      *connect.Client[InfoRequest, InfoResponse]
-	exec      *connect.Client[ExecRequest, ExecResponse]
-	writeFile *connect.Client[WriteFileRequest, WriteFileResponse]
-	readFile  *connect.Client[ReadFileRequest, ReadFileResponse]
-	tunnel    *connect.Client[TunnelRequest, TunnelResponse]
-	power     *connect.Client[PowerRequest, PowerResponse]
+	info   *connect.Client[InfoRequest, InfoResponse]
+	exec   *connect.Client[ExecRequest, ExecResponse]
+	tunnel *connect.Client[TunnelRequest, TunnelResponse]
+	power  *connect.Client[PowerRequest, PowerResponse]
+	copy   *connect.Client[CopyRequest, CopyResponse]
 }
 
 // Info calls banger.agent.v1.AgentService.Info.
@@ -140,16 +133,6 @@ func (c *agentServiceClient) Exec(ctx context.Context) *connect.BidiStreamForCli
 	return c.exec.CallBidiStream(ctx)
 }
 
-// WriteFile calls banger.agent.v1.AgentService.WriteFile.
-func (c *agentServiceClient) WriteFile(ctx context.Context) *connect.ClientStreamForClient[WriteFileRequest, WriteFileResponse] {
-	return c.writeFile.CallClientStream(ctx)
-}
-
-// ReadFile calls banger.agent.v1.AgentService.ReadFile.
-func (c *agentServiceClient) ReadFile(ctx context.Context, req *connect.Request[ReadFileRequest]) (*connect.ServerStreamForClient[ReadFileResponse], error) {
-	return c.readFile.CallServerStream(ctx, req)
-}
-
 // Tunnel calls banger.agent.v1.AgentService.Tunnel.
 func (c *agentServiceClient) Tunnel(ctx context.Context) *connect.BidiStreamForClient[TunnelRequest, TunnelResponse] {
 	return c.tunnel.CallBidiStream(ctx)
@@ -158,6 +141,11 @@ func (c *agentServiceClient) Tunnel(ctx context.Context) *connect.BidiStreamForC
 // Power calls banger.agent.v1.AgentService.Power.
 func (c *agentServiceClient) Power(ctx context.Context, req *connect.Request[PowerRequest]) (*connect.Response[PowerResponse], error) {
 	return c.power.CallUnary(ctx, req)
+}
+
+// Copy calls banger.agent.v1.AgentService.Copy.
+func (c *agentServiceClient) Copy(ctx context.Context) *connect.BidiStreamForClient[CopyRequest, CopyResponse] {
+	return c.copy.CallBidiStream(ctx)
 }
 
 // AgentServiceHandler is an implementation of the banger.agent.v1.AgentService service.
@@ -170,16 +158,18 @@ type AgentServiceHandler interface {
 	// is started or exit (the command could not be started); the last is exit.
 	// When the stream breaks, the command's process group is killed.
 	Exec(context.Context, *connect.BidiStream[ExecRequest, ExecResponse]) error
-	// WriteFile writes one file, whole or not at all.
-	WriteFile(context.Context, *connect.ClientStream[WriteFileRequest]) (*connect.Response[WriteFileResponse], error)
-	// ReadFile reads one regular file.
-	ReadFile(context.Context, *connect.Request[ReadFileRequest], *connect.ServerStream[ReadFileResponse]) error
 	// Tunnel joins the stream to a TCP port or Unix socket in the guest. The
 	// first request holds target; close_write half-closes.
 	Tunnel(context.Context, *connect.BidiStream[TunnelRequest, TunnelResponse]) error
 	// Power syncs the guest's disks and then ends it. The answer comes after
 	// the sync and before the end.
 	Power(context.Context, *connect.Request[PowerRequest]) (*connect.Response[PowerResponse], error)
+	// Copy carries files and trees into the guest or out of it. The first
+	// request holds start. The items of a copy go from the end that has the
+	// files to the other one, which answers each offer with have. The last
+	// response is stored (into the guest), an item that is done (out of it), or
+	// failed. What a broken stream leaves, a later copy may go on with.
+	Copy(context.Context, *connect.BidiStream[CopyRequest, CopyResponse]) error
 }
 
 // NewAgentServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -201,18 +191,6 @@ func NewAgentServiceHandler(svc AgentServiceHandler, opts ...connect.HandlerOpti
 		connect.WithSchema(agentServiceMethods.ByName("Exec")),
 		connect.WithHandlerOptions(opts...),
 	)
-	agentServiceWriteFileHandler := connect.NewClientStreamHandler(
-		AgentServiceWriteFileProcedure,
-		svc.WriteFile,
-		connect.WithSchema(agentServiceMethods.ByName("WriteFile")),
-		connect.WithHandlerOptions(opts...),
-	)
-	agentServiceReadFileHandler := connect.NewServerStreamHandler(
-		AgentServiceReadFileProcedure,
-		svc.ReadFile,
-		connect.WithSchema(agentServiceMethods.ByName("ReadFile")),
-		connect.WithHandlerOptions(opts...),
-	)
 	agentServiceTunnelHandler := connect.NewBidiStreamHandler(
 		AgentServiceTunnelProcedure,
 		svc.Tunnel,
@@ -225,20 +203,24 @@ func NewAgentServiceHandler(svc AgentServiceHandler, opts ...connect.HandlerOpti
 		connect.WithSchema(agentServiceMethods.ByName("Power")),
 		connect.WithHandlerOptions(opts...),
 	)
+	agentServiceCopyHandler := connect.NewBidiStreamHandler(
+		AgentServiceCopyProcedure,
+		svc.Copy,
+		connect.WithSchema(agentServiceMethods.ByName("Copy")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/banger.agent.v1.AgentService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case AgentServiceInfoProcedure:
 			agentServiceInfoHandler.ServeHTTP(w, r)
 		case AgentServiceExecProcedure:
 			agentServiceExecHandler.ServeHTTP(w, r)
-		case AgentServiceWriteFileProcedure:
-			agentServiceWriteFileHandler.ServeHTTP(w, r)
-		case AgentServiceReadFileProcedure:
-			agentServiceReadFileHandler.ServeHTTP(w, r)
 		case AgentServiceTunnelProcedure:
 			agentServiceTunnelHandler.ServeHTTP(w, r)
 		case AgentServicePowerProcedure:
 			agentServicePowerHandler.ServeHTTP(w, r)
+		case AgentServiceCopyProcedure:
+			agentServiceCopyHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -256,18 +238,14 @@ func (UnimplementedAgentServiceHandler) Exec(context.Context, *connect.BidiStrea
 	return connect.NewError(connect.CodeUnimplemented, errors.New("banger.agent.v1.AgentService.Exec is not implemented"))
 }
 
-func (UnimplementedAgentServiceHandler) WriteFile(context.Context, *connect.ClientStream[WriteFileRequest]) (*connect.Response[WriteFileResponse], error) {
-	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("banger.agent.v1.AgentService.WriteFile is not implemented"))
-}
-
-func (UnimplementedAgentServiceHandler) ReadFile(context.Context, *connect.Request[ReadFileRequest], *connect.ServerStream[ReadFileResponse]) error {
-	return connect.NewError(connect.CodeUnimplemented, errors.New("banger.agent.v1.AgentService.ReadFile is not implemented"))
-}
-
 func (UnimplementedAgentServiceHandler) Tunnel(context.Context, *connect.BidiStream[TunnelRequest, TunnelResponse]) error {
 	return connect.NewError(connect.CodeUnimplemented, errors.New("banger.agent.v1.AgentService.Tunnel is not implemented"))
 }
 
 func (UnimplementedAgentServiceHandler) Power(context.Context, *connect.Request[PowerRequest]) (*connect.Response[PowerResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("banger.agent.v1.AgentService.Power is not implemented"))
+}
+
+func (UnimplementedAgentServiceHandler) Copy(context.Context, *connect.BidiStream[CopyRequest, CopyResponse]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("banger.agent.v1.AgentService.Copy is not implemented"))
 }

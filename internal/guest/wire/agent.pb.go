@@ -70,7 +70,65 @@ func (x PowerRequest_Action) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PowerRequest_Action.Descriptor instead.
 func (PowerRequest_Action) EnumDescriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{17, 0}
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{11, 0}
+}
+
+type CopyFailure_Reason int32
+
+const (
+	CopyFailure_REASON_UNSPECIFIED CopyFailure_Reason = 0
+	CopyFailure_REASON_NOT_FOUND   CopyFailure_Reason = 1
+	CopyFailure_REASON_DENIED      CopyFailure_Reason = 2 // permissions, a read-only file system
+	CopyFailure_REASON_FULL        CopyFailure_Reason = 3 // the file system, or somebody's share of it
+	CopyFailure_REASON_CONFLICT    CopyFailure_Reason = 4 // what is there is of another kind, or in use
+	CopyFailure_REASON_INVALID     CopyFailure_Reason = 5 // what came makes no sense
+)
+
+// Enum value maps for CopyFailure_Reason.
+var (
+	CopyFailure_Reason_name = map[int32]string{
+		0: "REASON_UNSPECIFIED",
+		1: "REASON_NOT_FOUND",
+		2: "REASON_DENIED",
+		3: "REASON_FULL",
+		4: "REASON_CONFLICT",
+		5: "REASON_INVALID",
+	}
+	CopyFailure_Reason_value = map[string]int32{
+		"REASON_UNSPECIFIED": 0,
+		"REASON_NOT_FOUND":   1,
+		"REASON_DENIED":      2,
+		"REASON_FULL":        3,
+		"REASON_CONFLICT":    4,
+		"REASON_INVALID":     5,
+	}
+)
+
+func (x CopyFailure_Reason) Enum() *CopyFailure_Reason {
+	p := new(CopyFailure_Reason)
+	*p = x
+	return p
+}
+
+func (x CopyFailure_Reason) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (CopyFailure_Reason) Descriptor() protoreflect.EnumDescriptor {
+	return file_banger_agent_v1_agent_proto_enumTypes[1].Descriptor()
+}
+
+func (CopyFailure_Reason) Type() protoreflect.EnumType {
+	return &file_banger_agent_v1_agent_proto_enumTypes[1]
+}
+
+func (x CopyFailure_Reason) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use CopyFailure_Reason.Descriptor instead.
+func (CopyFailure_Reason) EnumDescriptor() ([]byte, []int) {
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{16, 0}
 }
 
 type InfoRequest struct {
@@ -737,362 +795,6 @@ func (x *ExecExit) GetError() string {
 	return ""
 }
 
-type WriteFileRequest struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Types that are valid to be assigned to Msg:
-	//
-	//	*WriteFileRequest_Meta
-	//	*WriteFileRequest_Data
-	Msg           isWriteFileRequest_Msg `protobuf_oneof:"msg"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *WriteFileRequest) Reset() {
-	*x = WriteFileRequest{}
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[9]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *WriteFileRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*WriteFileRequest) ProtoMessage() {}
-
-func (x *WriteFileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[9]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use WriteFileRequest.ProtoReflect.Descriptor instead.
-func (*WriteFileRequest) Descriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{9}
-}
-
-func (x *WriteFileRequest) GetMsg() isWriteFileRequest_Msg {
-	if x != nil {
-		return x.Msg
-	}
-	return nil
-}
-
-func (x *WriteFileRequest) GetMeta() *FileMeta {
-	if x != nil {
-		if x, ok := x.Msg.(*WriteFileRequest_Meta); ok {
-			return x.Meta
-		}
-	}
-	return nil
-}
-
-func (x *WriteFileRequest) GetData() []byte {
-	if x != nil {
-		if x, ok := x.Msg.(*WriteFileRequest_Data); ok {
-			return x.Data
-		}
-	}
-	return nil
-}
-
-type isWriteFileRequest_Msg interface {
-	isWriteFileRequest_Msg()
-}
-
-type WriteFileRequest_Meta struct {
-	Meta *FileMeta `protobuf:"bytes,1,opt,name=meta,proto3,oneof"` // first
-}
-
-type WriteFileRequest_Data struct {
-	Data []byte `protobuf:"bytes,2,opt,name=data,proto3,oneof"`
-}
-
-func (*WriteFileRequest_Meta) isWriteFileRequest_Msg() {}
-
-func (*WriteFileRequest_Data) isWriteFileRequest_Msg() {}
-
-type FileMeta struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`  // absolute, or relative to the home of root
-	Mode          uint32                 `protobuf:"varint,2,opt,name=mode,proto3" json:"mode,omitempty"` // permission bits
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *FileMeta) Reset() {
-	*x = FileMeta{}
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[10]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *FileMeta) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*FileMeta) ProtoMessage() {}
-
-func (x *FileMeta) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[10]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use FileMeta.ProtoReflect.Descriptor instead.
-func (*FileMeta) Descriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{10}
-}
-
-func (x *FileMeta) GetPath() string {
-	if x != nil {
-		return x.Path
-	}
-	return ""
-}
-
-func (x *FileMeta) GetMode() uint32 {
-	if x != nil {
-		return x.Mode
-	}
-	return 0
-}
-
-type WriteFileResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	BytesWritten  int64                  `protobuf:"varint,1,opt,name=bytes_written,json=bytesWritten,proto3" json:"bytes_written,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *WriteFileResponse) Reset() {
-	*x = WriteFileResponse{}
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[11]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *WriteFileResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*WriteFileResponse) ProtoMessage() {}
-
-func (x *WriteFileResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[11]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use WriteFileResponse.ProtoReflect.Descriptor instead.
-func (*WriteFileResponse) Descriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{11}
-}
-
-func (x *WriteFileResponse) GetBytesWritten() int64 {
-	if x != nil {
-		return x.BytesWritten
-	}
-	return 0
-}
-
-type ReadFileRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *ReadFileRequest) Reset() {
-	*x = ReadFileRequest{}
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[12]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *ReadFileRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*ReadFileRequest) ProtoMessage() {}
-
-func (x *ReadFileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[12]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use ReadFileRequest.ProtoReflect.Descriptor instead.
-func (*ReadFileRequest) Descriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{12}
-}
-
-func (x *ReadFileRequest) GetPath() string {
-	if x != nil {
-		return x.Path
-	}
-	return ""
-}
-
-type ReadFileResponse struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Types that are valid to be assigned to Msg:
-	//
-	//	*ReadFileResponse_Info
-	//	*ReadFileResponse_Data
-	Msg           isReadFileResponse_Msg `protobuf_oneof:"msg"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *ReadFileResponse) Reset() {
-	*x = ReadFileResponse{}
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[13]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *ReadFileResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*ReadFileResponse) ProtoMessage() {}
-
-func (x *ReadFileResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[13]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use ReadFileResponse.ProtoReflect.Descriptor instead.
-func (*ReadFileResponse) Descriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{13}
-}
-
-func (x *ReadFileResponse) GetMsg() isReadFileResponse_Msg {
-	if x != nil {
-		return x.Msg
-	}
-	return nil
-}
-
-func (x *ReadFileResponse) GetInfo() *FileInfo {
-	if x != nil {
-		if x, ok := x.Msg.(*ReadFileResponse_Info); ok {
-			return x.Info
-		}
-	}
-	return nil
-}
-
-func (x *ReadFileResponse) GetData() []byte {
-	if x != nil {
-		if x, ok := x.Msg.(*ReadFileResponse_Data); ok {
-			return x.Data
-		}
-	}
-	return nil
-}
-
-type isReadFileResponse_Msg interface {
-	isReadFileResponse_Msg()
-}
-
-type ReadFileResponse_Info struct {
-	Info *FileInfo `protobuf:"bytes,1,opt,name=info,proto3,oneof"` // first
-}
-
-type ReadFileResponse_Data struct {
-	Data []byte `protobuf:"bytes,2,opt,name=data,proto3,oneof"`
-}
-
-func (*ReadFileResponse_Info) isReadFileResponse_Msg() {}
-
-func (*ReadFileResponse_Data) isReadFileResponse_Msg() {}
-
-type FileInfo struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	SizeBytes     int64                  `protobuf:"varint,1,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
-	Mode          uint32                 `protobuf:"varint,2,opt,name=mode,proto3" json:"mode,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *FileInfo) Reset() {
-	*x = FileInfo{}
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[14]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *FileInfo) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*FileInfo) ProtoMessage() {}
-
-func (x *FileInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[14]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use FileInfo.ProtoReflect.Descriptor instead.
-func (*FileInfo) Descriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{14}
-}
-
-func (x *FileInfo) GetSizeBytes() int64 {
-	if x != nil {
-		return x.SizeBytes
-	}
-	return 0
-}
-
-func (x *FileInfo) GetMode() uint32 {
-	if x != nil {
-		return x.Mode
-	}
-	return 0
-}
-
 type TunnelRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Msg:
@@ -1107,7 +809,7 @@ type TunnelRequest struct {
 
 func (x *TunnelRequest) Reset() {
 	*x = TunnelRequest{}
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[15]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1119,7 +821,7 @@ func (x *TunnelRequest) String() string {
 func (*TunnelRequest) ProtoMessage() {}
 
 func (x *TunnelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[15]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1132,7 +834,7 @@ func (x *TunnelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TunnelRequest.ProtoReflect.Descriptor instead.
 func (*TunnelRequest) Descriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{15}
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *TunnelRequest) GetMsg() isTunnelRequest_Msg {
@@ -1207,7 +909,7 @@ type TunnelResponse struct {
 
 func (x *TunnelResponse) Reset() {
 	*x = TunnelResponse{}
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[16]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1219,7 +921,7 @@ func (x *TunnelResponse) String() string {
 func (*TunnelResponse) ProtoMessage() {}
 
 func (x *TunnelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[16]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1232,7 +934,7 @@ func (x *TunnelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TunnelResponse.ProtoReflect.Descriptor instead.
 func (*TunnelResponse) Descriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{16}
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *TunnelResponse) GetMsg() isTunnelResponse_Msg {
@@ -1300,7 +1002,7 @@ type PowerRequest struct {
 
 func (x *PowerRequest) Reset() {
 	*x = PowerRequest{}
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[17]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1312,7 +1014,7 @@ func (x *PowerRequest) String() string {
 func (*PowerRequest) ProtoMessage() {}
 
 func (x *PowerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[17]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1325,7 +1027,7 @@ func (x *PowerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PowerRequest.ProtoReflect.Descriptor instead.
 func (*PowerRequest) Descriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{17}
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *PowerRequest) GetAction() PowerRequest_Action {
@@ -1343,7 +1045,7 @@ type PowerResponse struct {
 
 func (x *PowerResponse) Reset() {
 	*x = PowerResponse{}
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[18]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1355,7 +1057,7 @@ func (x *PowerResponse) String() string {
 func (*PowerResponse) ProtoMessage() {}
 
 func (x *PowerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[18]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1368,7 +1070,993 @@ func (x *PowerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PowerResponse.ProtoReflect.Descriptor instead.
 func (*PowerResponse) Descriptor() ([]byte, []int) {
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{12}
+}
+
+type CopyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Msg:
+	//
+	//	*CopyRequest_Start
+	//	*CopyRequest_Item
+	//	*CopyRequest_Have
+	Msg           isCopyRequest_Msg `protobuf_oneof:"msg"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CopyRequest) Reset() {
+	*x = CopyRequest{}
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CopyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CopyRequest) ProtoMessage() {}
+
+func (x *CopyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CopyRequest.ProtoReflect.Descriptor instead.
+func (*CopyRequest) Descriptor() ([]byte, []int) {
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *CopyRequest) GetMsg() isCopyRequest_Msg {
+	if x != nil {
+		return x.Msg
+	}
+	return nil
+}
+
+func (x *CopyRequest) GetStart() *CopyStart {
+	if x != nil {
+		if x, ok := x.Msg.(*CopyRequest_Start); ok {
+			return x.Start
+		}
+	}
+	return nil
+}
+
+func (x *CopyRequest) GetItem() *CopyItem {
+	if x != nil {
+		if x, ok := x.Msg.(*CopyRequest_Item); ok {
+			return x.Item
+		}
+	}
+	return nil
+}
+
+func (x *CopyRequest) GetHave() *CopyHave {
+	if x != nil {
+		if x, ok := x.Msg.(*CopyRequest_Have); ok {
+			return x.Have
+		}
+	}
+	return nil
+}
+
+type isCopyRequest_Msg interface {
+	isCopyRequest_Msg()
+}
+
+type CopyRequest_Start struct {
+	Start *CopyStart `protobuf:"bytes,1,opt,name=start,proto3,oneof"` // first
+}
+
+type CopyRequest_Item struct {
+	Item *CopyItem `protobuf:"bytes,2,opt,name=item,proto3,oneof"`
+}
+
+type CopyRequest_Have struct {
+	Have *CopyHave `protobuf:"bytes,3,opt,name=have,proto3,oneof"`
+}
+
+func (*CopyRequest_Start) isCopyRequest_Msg() {}
+
+func (*CopyRequest_Item) isCopyRequest_Msg() {}
+
+func (*CopyRequest_Have) isCopyRequest_Msg() {}
+
+// CopyStart says what the guest is to do: send, if it names sources, else
+// receive.
+type CopyStart struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What to send: absolute, or relative to the home of root.
+	Sources [][]byte `protobuf:"bytes,1,rep,name=sources,proto3" json:"sources,omitempty"`
+	// Where what comes is to be: in that directory, if it is one, else there.
+	Target []byte `protobuf:"bytes,2,opt,name=target,proto3" json:"target,omitempty"`
+	// What the entries of the first level are to be called in that directory,
+	// in their order. An empty one is a directory whose content is meant.
+	Names         [][]byte `protobuf:"bytes,3,rep,name=names,proto3" json:"names,omitempty"`
+	Resume        bool     `protobuf:"varint,4,opt,name=resume,proto3" json:"resume,omitempty"` // a sender offers; a receiver ends what was begun
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CopyStart) Reset() {
+	*x = CopyStart{}
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CopyStart) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CopyStart) ProtoMessage() {}
+
+func (x *CopyStart) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CopyStart.ProtoReflect.Descriptor instead.
+func (*CopyStart) Descriptor() ([]byte, []int) {
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *CopyStart) GetSources() [][]byte {
+	if x != nil {
+		return x.Sources
+	}
+	return nil
+}
+
+func (x *CopyStart) GetTarget() []byte {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+func (x *CopyStart) GetNames() [][]byte {
+	if x != nil {
+		return x.Names
+	}
+	return nil
+}
+
+func (x *CopyStart) GetResume() bool {
+	if x != nil {
+		return x.Resume
+	}
+	return false
+}
+
+type CopyResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Msg:
+	//
+	//	*CopyResponse_Item
+	//	*CopyResponse_Have
+	//	*CopyResponse_Stored
+	//	*CopyResponse_Failed
+	Msg           isCopyResponse_Msg `protobuf_oneof:"msg"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CopyResponse) Reset() {
+	*x = CopyResponse{}
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CopyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CopyResponse) ProtoMessage() {}
+
+func (x *CopyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CopyResponse.ProtoReflect.Descriptor instead.
+func (*CopyResponse) Descriptor() ([]byte, []int) {
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *CopyResponse) GetMsg() isCopyResponse_Msg {
+	if x != nil {
+		return x.Msg
+	}
+	return nil
+}
+
+func (x *CopyResponse) GetItem() *CopyItem {
+	if x != nil {
+		if x, ok := x.Msg.(*CopyResponse_Item); ok {
+			return x.Item
+		}
+	}
+	return nil
+}
+
+func (x *CopyResponse) GetHave() *CopyHave {
+	if x != nil {
+		if x, ok := x.Msg.(*CopyResponse_Have); ok {
+			return x.Have
+		}
+	}
+	return nil
+}
+
+func (x *CopyResponse) GetStored() bool {
+	if x != nil {
+		if x, ok := x.Msg.(*CopyResponse_Stored); ok {
+			return x.Stored
+		}
+	}
+	return false
+}
+
+func (x *CopyResponse) GetFailed() *CopyFailure {
+	if x != nil {
+		if x, ok := x.Msg.(*CopyResponse_Failed); ok {
+			return x.Failed
+		}
+	}
+	return nil
+}
+
+type isCopyResponse_Msg interface {
+	isCopyResponse_Msg()
+}
+
+type CopyResponse_Item struct {
+	Item *CopyItem `protobuf:"bytes,1,opt,name=item,proto3,oneof"`
+}
+
+type CopyResponse_Have struct {
+	Have *CopyHave `protobuf:"bytes,2,opt,name=have,proto3,oneof"`
+}
+
+type CopyResponse_Stored struct {
+	Stored bool `protobuf:"varint,3,opt,name=stored,proto3,oneof"` // all that came is in its place
+}
+
+type CopyResponse_Failed struct {
+	Failed *CopyFailure `protobuf:"bytes,4,opt,name=failed,proto3,oneof"`
+}
+
+func (*CopyResponse_Item) isCopyResponse_Msg() {}
+
+func (*CopyResponse_Have) isCopyResponse_Msg() {}
+
+func (*CopyResponse_Stored) isCopyResponse_Msg() {}
+
+func (*CopyResponse_Failed) isCopyResponse_Msg() {}
+
+// CopyFailure is why the guest's end cannot go on.
+type CopyFailure struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Reason        CopyFailure_Reason     `protobuf:"varint,1,opt,name=reason,proto3,enum=banger.agent.v1.CopyFailure_Reason" json:"reason,omitempty"`
+	Message       string                 `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CopyFailure) Reset() {
+	*x = CopyFailure{}
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CopyFailure) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CopyFailure) ProtoMessage() {}
+
+func (x *CopyFailure) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CopyFailure.ProtoReflect.Descriptor instead.
+func (*CopyFailure) Descriptor() ([]byte, []int) {
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *CopyFailure) GetReason() CopyFailure_Reason {
+	if x != nil {
+		return x.Reason
+	}
+	return CopyFailure_REASON_UNSPECIFIED
+}
+
+func (x *CopyFailure) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+// CopyItem is one part of a copy. An entry belongs to the directory that was
+// begun last and not left. The entries of a directory come in the ascending
+// order of their names as bytes; those of the first level have no names.
+type CopyItem struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Msg:
+	//
+	//	*CopyItem_Total
+	//	*CopyItem_Dir
+	//	*CopyItem_Leave
+	//	*CopyItem_File
+	//	*CopyItem_Data
+	//	*CopyItem_Hole
+	//	*CopyItem_End
+	//	*CopyItem_Link
+	//	*CopyItem_Skip
+	//	*CopyItem_Offer
+	//	*CopyItem_Abort
+	//	*CopyItem_Done
+	Msg           isCopyItem_Msg `protobuf_oneof:"msg"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CopyItem) Reset() {
+	*x = CopyItem{}
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CopyItem) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CopyItem) ProtoMessage() {}
+
+func (x *CopyItem) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CopyItem.ProtoReflect.Descriptor instead.
+func (*CopyItem) Descriptor() ([]byte, []int) {
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *CopyItem) GetMsg() isCopyItem_Msg {
+	if x != nil {
+		return x.Msg
+	}
+	return nil
+}
+
+func (x *CopyItem) GetTotal() *CopyTotal {
+	if x != nil {
+		if x, ok := x.Msg.(*CopyItem_Total); ok {
+			return x.Total
+		}
+	}
+	return nil
+}
+
+func (x *CopyItem) GetDir() *CopyDir {
+	if x != nil {
+		if x, ok := x.Msg.(*CopyItem_Dir); ok {
+			return x.Dir
+		}
+	}
+	return nil
+}
+
+func (x *CopyItem) GetLeave() bool {
+	if x != nil {
+		if x, ok := x.Msg.(*CopyItem_Leave); ok {
+			return x.Leave
+		}
+	}
+	return false
+}
+
+func (x *CopyItem) GetFile() *CopyFile {
+	if x != nil {
+		if x, ok := x.Msg.(*CopyItem_File); ok {
+			return x.File
+		}
+	}
+	return nil
+}
+
+func (x *CopyItem) GetData() []byte {
+	if x != nil {
+		if x, ok := x.Msg.(*CopyItem_Data); ok {
+			return x.Data
+		}
+	}
+	return nil
+}
+
+func (x *CopyItem) GetHole() int64 {
+	if x != nil {
+		if x, ok := x.Msg.(*CopyItem_Hole); ok {
+			return x.Hole
+		}
+	}
+	return 0
+}
+
+func (x *CopyItem) GetEnd() bool {
+	if x != nil {
+		if x, ok := x.Msg.(*CopyItem_End); ok {
+			return x.End
+		}
+	}
+	return false
+}
+
+func (x *CopyItem) GetLink() *CopyLink {
+	if x != nil {
+		if x, ok := x.Msg.(*CopyItem_Link); ok {
+			return x.Link
+		}
+	}
+	return nil
+}
+
+func (x *CopyItem) GetSkip() *CopySkip {
+	if x != nil {
+		if x, ok := x.Msg.(*CopyItem_Skip); ok {
+			return x.Skip
+		}
+	}
+	return nil
+}
+
+func (x *CopyItem) GetOffer() *CopyOffer {
+	if x != nil {
+		if x, ok := x.Msg.(*CopyItem_Offer); ok {
+			return x.Offer
+		}
+	}
+	return nil
+}
+
+func (x *CopyItem) GetAbort() bool {
+	if x != nil {
+		if x, ok := x.Msg.(*CopyItem_Abort); ok {
+			return x.Abort
+		}
+	}
+	return false
+}
+
+func (x *CopyItem) GetDone() bool {
+	if x != nil {
+		if x, ok := x.Msg.(*CopyItem_Done); ok {
+			return x.Done
+		}
+	}
+	return false
+}
+
+type isCopyItem_Msg interface {
+	isCopyItem_Msg()
+}
+
+type CopyItem_Total struct {
+	Total *CopyTotal `protobuf:"bytes,1,opt,name=total,proto3,oneof"` // first
+}
+
+type CopyItem_Dir struct {
+	Dir *CopyDir `protobuf:"bytes,2,opt,name=dir,proto3,oneof"` // what follows is in it, until leave
+}
+
+type CopyItem_Leave struct {
+	Leave bool `protobuf:"varint,3,opt,name=leave,proto3,oneof"`
+}
+
+type CopyItem_File struct {
+	File *CopyFile `protobuf:"bytes,4,opt,name=file,proto3,oneof"`
+}
+
+type CopyItem_Data struct {
+	Data []byte `protobuf:"bytes,5,opt,name=data,proto3,oneof"` // of the file that was begun last
+}
+
+type CopyItem_Hole struct {
+	Hole int64 `protobuf:"varint,6,opt,name=hole,proto3,oneof"` // so many zero bytes of it
+}
+
+type CopyItem_End struct {
+	End bool `protobuf:"varint,7,opt,name=end,proto3,oneof"` // of a file of no known size
+}
+
+type CopyItem_Link struct {
+	Link *CopyLink `protobuf:"bytes,8,opt,name=link,proto3,oneof"`
+}
+
+type CopyItem_Skip struct {
+	Skip *CopySkip `protobuf:"bytes,9,opt,name=skip,proto3,oneof"`
+}
+
+type CopyItem_Offer struct {
+	Offer *CopyOffer `protobuf:"bytes,10,opt,name=offer,proto3,oneof"`
+}
+
+type CopyItem_Abort struct {
+	Abort bool `protobuf:"varint,11,opt,name=abort,proto3,oneof"` // the sender cannot go on
+}
+
+type CopyItem_Done struct {
+	Done bool `protobuf:"varint,12,opt,name=done,proto3,oneof"` // last
+}
+
+func (*CopyItem_Total) isCopyItem_Msg() {}
+
+func (*CopyItem_Dir) isCopyItem_Msg() {}
+
+func (*CopyItem_Leave) isCopyItem_Msg() {}
+
+func (*CopyItem_File) isCopyItem_Msg() {}
+
+func (*CopyItem_Data) isCopyItem_Msg() {}
+
+func (*CopyItem_Hole) isCopyItem_Msg() {}
+
+func (*CopyItem_End) isCopyItem_Msg() {}
+
+func (*CopyItem_Link) isCopyItem_Msg() {}
+
+func (*CopyItem_Skip) isCopyItem_Msg() {}
+
+func (*CopyItem_Offer) isCopyItem_Msg() {}
+
+func (*CopyItem_Abort) isCopyItem_Msg() {}
+
+func (*CopyItem_Done) isCopyItem_Msg() {}
+
+// CopyTotal is what a copy will be about, for people.
+type CopyTotal struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Bytes         int64                  `protobuf:"varint,1,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	Entries       int64                  `protobuf:"varint,2,opt,name=entries,proto3" json:"entries,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CopyTotal) Reset() {
+	*x = CopyTotal{}
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CopyTotal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CopyTotal) ProtoMessage() {}
+
+func (x *CopyTotal) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CopyTotal.ProtoReflect.Descriptor instead.
+func (*CopyTotal) Descriptor() ([]byte, []int) {
 	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *CopyTotal) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *CopyTotal) GetEntries() int64 {
+	if x != nil {
+		return x.Entries
+	}
+	return 0
+}
+
+type CopyDir struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          []byte                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Mode          uint32                 `protobuf:"varint,2,opt,name=mode,proto3" json:"mode,omitempty"`                      // 07777
+	MtimeNs       int64                  `protobuf:"varint,3,opt,name=mtime_ns,json=mtimeNs,proto3" json:"mtime_ns,omitempty"` // since 1970
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CopyDir) Reset() {
+	*x = CopyDir{}
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CopyDir) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CopyDir) ProtoMessage() {}
+
+func (x *CopyDir) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CopyDir.ProtoReflect.Descriptor instead.
+func (*CopyDir) Descriptor() ([]byte, []int) {
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *CopyDir) GetName() []byte {
+	if x != nil {
+		return x.Name
+	}
+	return nil
+}
+
+func (x *CopyDir) GetMode() uint32 {
+	if x != nil {
+		return x.Mode
+	}
+	return 0
+}
+
+func (x *CopyDir) GetMtimeNs() int64 {
+	if x != nil {
+		return x.MtimeNs
+	}
+	return 0
+}
+
+// CopyFile begins a file, and ends the one before.
+type CopyFile struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          []byte                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Mode          uint32                 `protobuf:"varint,2,opt,name=mode,proto3" json:"mode,omitempty"`                            // 07777
+	MtimeNs       int64                  `protobuf:"varint,3,opt,name=mtime_ns,json=mtimeNs,proto3" json:"mtime_ns,omitempty"`       // since 1970
+	SizeBytes     int64                  `protobuf:"varint,4,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"` // exactly
+	Unsized       bool                   `protobuf:"varint,5,opt,name=unsized,proto3" json:"unsized,omitempty"`                      // the size is not known
+	Offset        int64                  `protobuf:"varint,6,opt,name=offset,proto3" json:"offset,omitempty"`                        // what comes begins there; the other end has the rest
+	Data          []byte                 `protobuf:"bytes,7,opt,name=data,proto3" json:"data,omitempty"`                             // the first of it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CopyFile) Reset() {
+	*x = CopyFile{}
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CopyFile) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CopyFile) ProtoMessage() {}
+
+func (x *CopyFile) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CopyFile.ProtoReflect.Descriptor instead.
+func (*CopyFile) Descriptor() ([]byte, []int) {
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *CopyFile) GetName() []byte {
+	if x != nil {
+		return x.Name
+	}
+	return nil
+}
+
+func (x *CopyFile) GetMode() uint32 {
+	if x != nil {
+		return x.Mode
+	}
+	return 0
+}
+
+func (x *CopyFile) GetMtimeNs() int64 {
+	if x != nil {
+		return x.MtimeNs
+	}
+	return 0
+}
+
+func (x *CopyFile) GetSizeBytes() int64 {
+	if x != nil {
+		return x.SizeBytes
+	}
+	return 0
+}
+
+func (x *CopyFile) GetUnsized() bool {
+	if x != nil {
+		return x.Unsized
+	}
+	return false
+}
+
+func (x *CopyFile) GetOffset() int64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *CopyFile) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+type CopyLink struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          []byte                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Target        []byte                 `protobuf:"bytes,2,opt,name=target,proto3" json:"target,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CopyLink) Reset() {
+	*x = CopyLink{}
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CopyLink) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CopyLink) ProtoMessage() {}
+
+func (x *CopyLink) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CopyLink.ProtoReflect.Descriptor instead.
+func (*CopyLink) Descriptor() ([]byte, []int) {
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *CopyLink) GetName() []byte {
+	if x != nil {
+		return x.Name
+	}
+	return nil
+}
+
+func (x *CopyLink) GetTarget() []byte {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+// CopySkip tells of something that is not copied.
+type CopySkip struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Path          []byte                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	Why           string                 `protobuf:"bytes,2,opt,name=why,proto3" json:"why,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CopySkip) Reset() {
+	*x = CopySkip{}
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CopySkip) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CopySkip) ProtoMessage() {}
+
+func (x *CopySkip) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CopySkip.ProtoReflect.Descriptor instead.
+func (*CopySkip) Descriptor() ([]byte, []int) {
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *CopySkip) GetPath() []byte {
+	if x != nil {
+		return x.Path
+	}
+	return nil
+}
+
+func (x *CopySkip) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
+// CopyOffer lists files of the directory that was begun last and not left.
+type CopyOffer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Files         []*CopyFile            `protobuf:"bytes,1,rep,name=files,proto3" json:"files,omitempty"` // at most 64; without offset and data
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CopyOffer) Reset() {
+	*x = CopyOffer{}
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CopyOffer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CopyOffer) ProtoMessage() {}
+
+func (x *CopyOffer) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CopyOffer.ProtoReflect.Descriptor instead.
+func (*CopyOffer) Descriptor() ([]byte, []int) {
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *CopyOffer) GetFiles() []*CopyFile {
+	if x != nil {
+		return x.Files
+	}
+	return nil
+}
+
+type CopyHave struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// For each file that was offered: from where on it is wanted. Its size: not
+	// at all.
+	Offsets       []int64 `protobuf:"varint,1,rep,packed,name=offsets,proto3" json:"offsets,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CopyHave) Reset() {
+	*x = CopyHave{}
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CopyHave) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CopyHave) ProtoMessage() {}
+
+func (x *CopyHave) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CopyHave.ProtoReflect.Descriptor instead.
+func (*CopyHave) Descriptor() ([]byte, []int) {
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *CopyHave) GetOffsets() []int64 {
+	if x != nil {
+		return x.Offsets
+	}
+	return nil
 }
 
 var File_banger_agent_v1_agent_proto protoreflect.FileDescriptor
@@ -1421,26 +2109,7 @@ const file_banger_agent_v1_agent_proto_rawDesc = "" +
 	"\bExecExit\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\x05R\x04code\x12\x16\n" +
 	"\x06signal\x18\x02 \x01(\tR\x06signal\x12\x14\n" +
-	"\x05error\x18\x03 \x01(\tR\x05error\"`\n" +
-	"\x10WriteFileRequest\x12/\n" +
-	"\x04meta\x18\x01 \x01(\v2\x19.banger.agent.v1.FileMetaH\x00R\x04meta\x12\x14\n" +
-	"\x04data\x18\x02 \x01(\fH\x00R\x04dataB\x05\n" +
-	"\x03msg\"2\n" +
-	"\bFileMeta\x12\x12\n" +
-	"\x04path\x18\x01 \x01(\tR\x04path\x12\x12\n" +
-	"\x04mode\x18\x02 \x01(\rR\x04mode\"8\n" +
-	"\x11WriteFileResponse\x12#\n" +
-	"\rbytes_written\x18\x01 \x01(\x03R\fbytesWritten\"%\n" +
-	"\x0fReadFileRequest\x12\x12\n" +
-	"\x04path\x18\x01 \x01(\tR\x04path\"`\n" +
-	"\x10ReadFileResponse\x12/\n" +
-	"\x04info\x18\x01 \x01(\v2\x19.banger.agent.v1.FileInfoH\x00R\x04info\x12\x14\n" +
-	"\x04data\x18\x02 \x01(\fH\x00R\x04dataB\x05\n" +
-	"\x03msg\"=\n" +
-	"\bFileInfo\x12\x1d\n" +
-	"\n" +
-	"size_bytes\x18\x01 \x01(\x03R\tsizeBytes\x12\x12\n" +
-	"\x04mode\x18\x02 \x01(\rR\x04mode\"i\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error\"i\n" +
 	"\rTunnelRequest\x12\x18\n" +
 	"\x06target\x18\x01 \x01(\tH\x00R\x06target\x12\x14\n" +
 	"\x04data\x18\x02 \x01(\fH\x00R\x04data\x12!\n" +
@@ -1459,14 +2128,80 @@ const file_banger_agent_v1_agent_proto_rawDesc = "" +
 	"\x12ACTION_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10ACTION_POWER_OFF\x10\x01\x12\x11\n" +
 	"\rACTION_REBOOT\x10\x02\"\x0f\n" +
-	"\rPowerResponse2\xdc\x03\n" +
+	"\rPowerResponse\"\xaa\x01\n" +
+	"\vCopyRequest\x122\n" +
+	"\x05start\x18\x01 \x01(\v2\x1a.banger.agent.v1.CopyStartH\x00R\x05start\x12/\n" +
+	"\x04item\x18\x02 \x01(\v2\x19.banger.agent.v1.CopyItemH\x00R\x04item\x12/\n" +
+	"\x04have\x18\x03 \x01(\v2\x19.banger.agent.v1.CopyHaveH\x00R\x04haveB\x05\n" +
+	"\x03msg\"k\n" +
+	"\tCopyStart\x12\x18\n" +
+	"\asources\x18\x01 \x03(\fR\asources\x12\x16\n" +
+	"\x06target\x18\x02 \x01(\fR\x06target\x12\x14\n" +
+	"\x05names\x18\x03 \x03(\fR\x05names\x12\x16\n" +
+	"\x06resume\x18\x04 \x01(\bR\x06resume\"\xc9\x01\n" +
+	"\fCopyResponse\x12/\n" +
+	"\x04item\x18\x01 \x01(\v2\x19.banger.agent.v1.CopyItemH\x00R\x04item\x12/\n" +
+	"\x04have\x18\x02 \x01(\v2\x19.banger.agent.v1.CopyHaveH\x00R\x04have\x12\x18\n" +
+	"\x06stored\x18\x03 \x01(\bH\x00R\x06stored\x126\n" +
+	"\x06failed\x18\x04 \x01(\v2\x1c.banger.agent.v1.CopyFailureH\x00R\x06failedB\x05\n" +
+	"\x03msg\"\xea\x01\n" +
+	"\vCopyFailure\x12;\n" +
+	"\x06reason\x18\x01 \x01(\x0e2#.banger.agent.v1.CopyFailure.ReasonR\x06reason\x12\x18\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\"\x83\x01\n" +
+	"\x06Reason\x12\x16\n" +
+	"\x12REASON_UNSPECIFIED\x10\x00\x12\x14\n" +
+	"\x10REASON_NOT_FOUND\x10\x01\x12\x11\n" +
+	"\rREASON_DENIED\x10\x02\x12\x0f\n" +
+	"\vREASON_FULL\x10\x03\x12\x13\n" +
+	"\x0fREASON_CONFLICT\x10\x04\x12\x12\n" +
+	"\x0eREASON_INVALID\x10\x05\"\xc0\x03\n" +
+	"\bCopyItem\x122\n" +
+	"\x05total\x18\x01 \x01(\v2\x1a.banger.agent.v1.CopyTotalH\x00R\x05total\x12,\n" +
+	"\x03dir\x18\x02 \x01(\v2\x18.banger.agent.v1.CopyDirH\x00R\x03dir\x12\x16\n" +
+	"\x05leave\x18\x03 \x01(\bH\x00R\x05leave\x12/\n" +
+	"\x04file\x18\x04 \x01(\v2\x19.banger.agent.v1.CopyFileH\x00R\x04file\x12\x14\n" +
+	"\x04data\x18\x05 \x01(\fH\x00R\x04data\x12\x14\n" +
+	"\x04hole\x18\x06 \x01(\x03H\x00R\x04hole\x12\x12\n" +
+	"\x03end\x18\a \x01(\bH\x00R\x03end\x12/\n" +
+	"\x04link\x18\b \x01(\v2\x19.banger.agent.v1.CopyLinkH\x00R\x04link\x12/\n" +
+	"\x04skip\x18\t \x01(\v2\x19.banger.agent.v1.CopySkipH\x00R\x04skip\x122\n" +
+	"\x05offer\x18\n" +
+	" \x01(\v2\x1a.banger.agent.v1.CopyOfferH\x00R\x05offer\x12\x16\n" +
+	"\x05abort\x18\v \x01(\bH\x00R\x05abort\x12\x14\n" +
+	"\x04done\x18\f \x01(\bH\x00R\x04doneB\x05\n" +
+	"\x03msg\";\n" +
+	"\tCopyTotal\x12\x14\n" +
+	"\x05bytes\x18\x01 \x01(\x03R\x05bytes\x12\x18\n" +
+	"\aentries\x18\x02 \x01(\x03R\aentries\"L\n" +
+	"\aCopyDir\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\fR\x04name\x12\x12\n" +
+	"\x04mode\x18\x02 \x01(\rR\x04mode\x12\x19\n" +
+	"\bmtime_ns\x18\x03 \x01(\x03R\amtimeNs\"\xb2\x01\n" +
+	"\bCopyFile\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\fR\x04name\x12\x12\n" +
+	"\x04mode\x18\x02 \x01(\rR\x04mode\x12\x19\n" +
+	"\bmtime_ns\x18\x03 \x01(\x03R\amtimeNs\x12\x1d\n" +
+	"\n" +
+	"size_bytes\x18\x04 \x01(\x03R\tsizeBytes\x12\x18\n" +
+	"\aunsized\x18\x05 \x01(\bR\aunsized\x12\x16\n" +
+	"\x06offset\x18\x06 \x01(\x03R\x06offset\x12\x12\n" +
+	"\x04data\x18\a \x01(\fR\x04data\"6\n" +
+	"\bCopyLink\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\fR\x04name\x12\x16\n" +
+	"\x06target\x18\x02 \x01(\fR\x06target\"0\n" +
+	"\bCopySkip\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\fR\x04path\x12\x10\n" +
+	"\x03why\x18\x02 \x01(\tR\x03why\"<\n" +
+	"\tCopyOffer\x12/\n" +
+	"\x05files\x18\x01 \x03(\v2\x19.banger.agent.v1.CopyFileR\x05files\"$\n" +
+	"\bCopyHave\x12\x18\n" +
+	"\aoffsets\x18\x01 \x03(\x03R\aoffsets2\xfc\x02\n" +
 	"\fAgentService\x12C\n" +
 	"\x04Info\x12\x1c.banger.agent.v1.InfoRequest\x1a\x1d.banger.agent.v1.InfoResponse\x12G\n" +
-	"\x04Exec\x12\x1c.banger.agent.v1.ExecRequest\x1a\x1d.banger.agent.v1.ExecResponse(\x010\x01\x12T\n" +
-	"\tWriteFile\x12!.banger.agent.v1.WriteFileRequest\x1a\".banger.agent.v1.WriteFileResponse(\x01\x12Q\n" +
-	"\bReadFile\x12 .banger.agent.v1.ReadFileRequest\x1a!.banger.agent.v1.ReadFileResponse0\x01\x12M\n" +
+	"\x04Exec\x12\x1c.banger.agent.v1.ExecRequest\x1a\x1d.banger.agent.v1.ExecResponse(\x010\x01\x12M\n" +
 	"\x06Tunnel\x12\x1e.banger.agent.v1.TunnelRequest\x1a\x1f.banger.agent.v1.TunnelResponse(\x010\x01\x12F\n" +
-	"\x05Power\x12\x1d.banger.agent.v1.PowerRequest\x1a\x1e.banger.agent.v1.PowerResponseB!Z\x1fbanger/internal/guest/wire;wireb\x06proto3"
+	"\x05Power\x12\x1d.banger.agent.v1.PowerRequest\x1a\x1e.banger.agent.v1.PowerResponse\x12G\n" +
+	"\x04Copy\x12\x1c.banger.agent.v1.CopyRequest\x1a\x1d.banger.agent.v1.CopyResponse(\x010\x01B!Z\x1fbanger/internal/guest/wire;wireb\x06proto3"
 
 var (
 	file_banger_agent_v1_agent_proto_rawDescOnce sync.Once
@@ -1480,59 +2215,76 @@ func file_banger_agent_v1_agent_proto_rawDescGZIP() []byte {
 	return file_banger_agent_v1_agent_proto_rawDescData
 }
 
-var file_banger_agent_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_banger_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_banger_agent_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_banger_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_banger_agent_v1_agent_proto_goTypes = []any{
-	(PowerRequest_Action)(0),  // 0: banger.agent.v1.PowerRequest.Action
-	(*InfoRequest)(nil),       // 1: banger.agent.v1.InfoRequest
-	(*InfoResponse)(nil),      // 2: banger.agent.v1.InfoResponse
-	(*ExecRequest)(nil),       // 3: banger.agent.v1.ExecRequest
-	(*ExecStart)(nil),         // 4: banger.agent.v1.ExecStart
-	(*Terminal)(nil),          // 5: banger.agent.v1.Terminal
-	(*WindowSize)(nil),        // 6: banger.agent.v1.WindowSize
-	(*ExecResponse)(nil),      // 7: banger.agent.v1.ExecResponse
-	(*ExecStarted)(nil),       // 8: banger.agent.v1.ExecStarted
-	(*ExecExit)(nil),          // 9: banger.agent.v1.ExecExit
-	(*WriteFileRequest)(nil),  // 10: banger.agent.v1.WriteFileRequest
-	(*FileMeta)(nil),          // 11: banger.agent.v1.FileMeta
-	(*WriteFileResponse)(nil), // 12: banger.agent.v1.WriteFileResponse
-	(*ReadFileRequest)(nil),   // 13: banger.agent.v1.ReadFileRequest
-	(*ReadFileResponse)(nil),  // 14: banger.agent.v1.ReadFileResponse
-	(*FileInfo)(nil),          // 15: banger.agent.v1.FileInfo
-	(*TunnelRequest)(nil),     // 16: banger.agent.v1.TunnelRequest
-	(*TunnelResponse)(nil),    // 17: banger.agent.v1.TunnelResponse
-	(*PowerRequest)(nil),      // 18: banger.agent.v1.PowerRequest
-	(*PowerResponse)(nil),     // 19: banger.agent.v1.PowerResponse
-	nil,                       // 20: banger.agent.v1.ExecStart.EnvEntry
+	(PowerRequest_Action)(0), // 0: banger.agent.v1.PowerRequest.Action
+	(CopyFailure_Reason)(0),  // 1: banger.agent.v1.CopyFailure.Reason
+	(*InfoRequest)(nil),      // 2: banger.agent.v1.InfoRequest
+	(*InfoResponse)(nil),     // 3: banger.agent.v1.InfoResponse
+	(*ExecRequest)(nil),      // 4: banger.agent.v1.ExecRequest
+	(*ExecStart)(nil),        // 5: banger.agent.v1.ExecStart
+	(*Terminal)(nil),         // 6: banger.agent.v1.Terminal
+	(*WindowSize)(nil),       // 7: banger.agent.v1.WindowSize
+	(*ExecResponse)(nil),     // 8: banger.agent.v1.ExecResponse
+	(*ExecStarted)(nil),      // 9: banger.agent.v1.ExecStarted
+	(*ExecExit)(nil),         // 10: banger.agent.v1.ExecExit
+	(*TunnelRequest)(nil),    // 11: banger.agent.v1.TunnelRequest
+	(*TunnelResponse)(nil),   // 12: banger.agent.v1.TunnelResponse
+	(*PowerRequest)(nil),     // 13: banger.agent.v1.PowerRequest
+	(*PowerResponse)(nil),    // 14: banger.agent.v1.PowerResponse
+	(*CopyRequest)(nil),      // 15: banger.agent.v1.CopyRequest
+	(*CopyStart)(nil),        // 16: banger.agent.v1.CopyStart
+	(*CopyResponse)(nil),     // 17: banger.agent.v1.CopyResponse
+	(*CopyFailure)(nil),      // 18: banger.agent.v1.CopyFailure
+	(*CopyItem)(nil),         // 19: banger.agent.v1.CopyItem
+	(*CopyTotal)(nil),        // 20: banger.agent.v1.CopyTotal
+	(*CopyDir)(nil),          // 21: banger.agent.v1.CopyDir
+	(*CopyFile)(nil),         // 22: banger.agent.v1.CopyFile
+	(*CopyLink)(nil),         // 23: banger.agent.v1.CopyLink
+	(*CopySkip)(nil),         // 24: banger.agent.v1.CopySkip
+	(*CopyOffer)(nil),        // 25: banger.agent.v1.CopyOffer
+	(*CopyHave)(nil),         // 26: banger.agent.v1.CopyHave
+	nil,                      // 27: banger.agent.v1.ExecStart.EnvEntry
 }
 var file_banger_agent_v1_agent_proto_depIdxs = []int32{
-	4,  // 0: banger.agent.v1.ExecRequest.start:type_name -> banger.agent.v1.ExecStart
-	6,  // 1: banger.agent.v1.ExecRequest.resize:type_name -> banger.agent.v1.WindowSize
-	20, // 2: banger.agent.v1.ExecStart.env:type_name -> banger.agent.v1.ExecStart.EnvEntry
-	5,  // 3: banger.agent.v1.ExecStart.tty:type_name -> banger.agent.v1.Terminal
-	6,  // 4: banger.agent.v1.Terminal.size:type_name -> banger.agent.v1.WindowSize
-	8,  // 5: banger.agent.v1.ExecResponse.started:type_name -> banger.agent.v1.ExecStarted
-	9,  // 6: banger.agent.v1.ExecResponse.exit:type_name -> banger.agent.v1.ExecExit
-	11, // 7: banger.agent.v1.WriteFileRequest.meta:type_name -> banger.agent.v1.FileMeta
-	15, // 8: banger.agent.v1.ReadFileResponse.info:type_name -> banger.agent.v1.FileInfo
-	0,  // 9: banger.agent.v1.PowerRequest.action:type_name -> banger.agent.v1.PowerRequest.Action
-	1,  // 10: banger.agent.v1.AgentService.Info:input_type -> banger.agent.v1.InfoRequest
-	3,  // 11: banger.agent.v1.AgentService.Exec:input_type -> banger.agent.v1.ExecRequest
-	10, // 12: banger.agent.v1.AgentService.WriteFile:input_type -> banger.agent.v1.WriteFileRequest
-	13, // 13: banger.agent.v1.AgentService.ReadFile:input_type -> banger.agent.v1.ReadFileRequest
-	16, // 14: banger.agent.v1.AgentService.Tunnel:input_type -> banger.agent.v1.TunnelRequest
-	18, // 15: banger.agent.v1.AgentService.Power:input_type -> banger.agent.v1.PowerRequest
-	2,  // 16: banger.agent.v1.AgentService.Info:output_type -> banger.agent.v1.InfoResponse
-	7,  // 17: banger.agent.v1.AgentService.Exec:output_type -> banger.agent.v1.ExecResponse
-	12, // 18: banger.agent.v1.AgentService.WriteFile:output_type -> banger.agent.v1.WriteFileResponse
-	14, // 19: banger.agent.v1.AgentService.ReadFile:output_type -> banger.agent.v1.ReadFileResponse
-	17, // 20: banger.agent.v1.AgentService.Tunnel:output_type -> banger.agent.v1.TunnelResponse
-	19, // 21: banger.agent.v1.AgentService.Power:output_type -> banger.agent.v1.PowerResponse
-	16, // [16:22] is the sub-list for method output_type
-	10, // [10:16] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	5,  // 0: banger.agent.v1.ExecRequest.start:type_name -> banger.agent.v1.ExecStart
+	7,  // 1: banger.agent.v1.ExecRequest.resize:type_name -> banger.agent.v1.WindowSize
+	27, // 2: banger.agent.v1.ExecStart.env:type_name -> banger.agent.v1.ExecStart.EnvEntry
+	6,  // 3: banger.agent.v1.ExecStart.tty:type_name -> banger.agent.v1.Terminal
+	7,  // 4: banger.agent.v1.Terminal.size:type_name -> banger.agent.v1.WindowSize
+	9,  // 5: banger.agent.v1.ExecResponse.started:type_name -> banger.agent.v1.ExecStarted
+	10, // 6: banger.agent.v1.ExecResponse.exit:type_name -> banger.agent.v1.ExecExit
+	0,  // 7: banger.agent.v1.PowerRequest.action:type_name -> banger.agent.v1.PowerRequest.Action
+	16, // 8: banger.agent.v1.CopyRequest.start:type_name -> banger.agent.v1.CopyStart
+	19, // 9: banger.agent.v1.CopyRequest.item:type_name -> banger.agent.v1.CopyItem
+	26, // 10: banger.agent.v1.CopyRequest.have:type_name -> banger.agent.v1.CopyHave
+	19, // 11: banger.agent.v1.CopyResponse.item:type_name -> banger.agent.v1.CopyItem
+	26, // 12: banger.agent.v1.CopyResponse.have:type_name -> banger.agent.v1.CopyHave
+	18, // 13: banger.agent.v1.CopyResponse.failed:type_name -> banger.agent.v1.CopyFailure
+	1,  // 14: banger.agent.v1.CopyFailure.reason:type_name -> banger.agent.v1.CopyFailure.Reason
+	20, // 15: banger.agent.v1.CopyItem.total:type_name -> banger.agent.v1.CopyTotal
+	21, // 16: banger.agent.v1.CopyItem.dir:type_name -> banger.agent.v1.CopyDir
+	22, // 17: banger.agent.v1.CopyItem.file:type_name -> banger.agent.v1.CopyFile
+	23, // 18: banger.agent.v1.CopyItem.link:type_name -> banger.agent.v1.CopyLink
+	24, // 19: banger.agent.v1.CopyItem.skip:type_name -> banger.agent.v1.CopySkip
+	25, // 20: banger.agent.v1.CopyItem.offer:type_name -> banger.agent.v1.CopyOffer
+	22, // 21: banger.agent.v1.CopyOffer.files:type_name -> banger.agent.v1.CopyFile
+	2,  // 22: banger.agent.v1.AgentService.Info:input_type -> banger.agent.v1.InfoRequest
+	4,  // 23: banger.agent.v1.AgentService.Exec:input_type -> banger.agent.v1.ExecRequest
+	11, // 24: banger.agent.v1.AgentService.Tunnel:input_type -> banger.agent.v1.TunnelRequest
+	13, // 25: banger.agent.v1.AgentService.Power:input_type -> banger.agent.v1.PowerRequest
+	15, // 26: banger.agent.v1.AgentService.Copy:input_type -> banger.agent.v1.CopyRequest
+	3,  // 27: banger.agent.v1.AgentService.Info:output_type -> banger.agent.v1.InfoResponse
+	8,  // 28: banger.agent.v1.AgentService.Exec:output_type -> banger.agent.v1.ExecResponse
+	12, // 29: banger.agent.v1.AgentService.Tunnel:output_type -> banger.agent.v1.TunnelResponse
+	14, // 30: banger.agent.v1.AgentService.Power:output_type -> banger.agent.v1.PowerResponse
+	17, // 31: banger.agent.v1.AgentService.Copy:output_type -> banger.agent.v1.CopyResponse
+	27, // [27:32] is the sub-list for method output_type
+	22, // [22:27] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_banger_agent_v1_agent_proto_init() }
@@ -1554,30 +2306,47 @@ func file_banger_agent_v1_agent_proto_init() {
 		(*ExecResponse_Exit)(nil),
 	}
 	file_banger_agent_v1_agent_proto_msgTypes[9].OneofWrappers = []any{
-		(*WriteFileRequest_Meta)(nil),
-		(*WriteFileRequest_Data)(nil),
-	}
-	file_banger_agent_v1_agent_proto_msgTypes[13].OneofWrappers = []any{
-		(*ReadFileResponse_Info)(nil),
-		(*ReadFileResponse_Data)(nil),
-	}
-	file_banger_agent_v1_agent_proto_msgTypes[15].OneofWrappers = []any{
 		(*TunnelRequest_Target)(nil),
 		(*TunnelRequest_Data)(nil),
 		(*TunnelRequest_CloseWrite)(nil),
 	}
-	file_banger_agent_v1_agent_proto_msgTypes[16].OneofWrappers = []any{
+	file_banger_agent_v1_agent_proto_msgTypes[10].OneofWrappers = []any{
 		(*TunnelResponse_Connected)(nil),
 		(*TunnelResponse_Data)(nil),
 		(*TunnelResponse_CloseWrite)(nil),
+	}
+	file_banger_agent_v1_agent_proto_msgTypes[13].OneofWrappers = []any{
+		(*CopyRequest_Start)(nil),
+		(*CopyRequest_Item)(nil),
+		(*CopyRequest_Have)(nil),
+	}
+	file_banger_agent_v1_agent_proto_msgTypes[15].OneofWrappers = []any{
+		(*CopyResponse_Item)(nil),
+		(*CopyResponse_Have)(nil),
+		(*CopyResponse_Stored)(nil),
+		(*CopyResponse_Failed)(nil),
+	}
+	file_banger_agent_v1_agent_proto_msgTypes[17].OneofWrappers = []any{
+		(*CopyItem_Total)(nil),
+		(*CopyItem_Dir)(nil),
+		(*CopyItem_Leave)(nil),
+		(*CopyItem_File)(nil),
+		(*CopyItem_Data)(nil),
+		(*CopyItem_Hole)(nil),
+		(*CopyItem_End)(nil),
+		(*CopyItem_Link)(nil),
+		(*CopyItem_Skip)(nil),
+		(*CopyItem_Offer)(nil),
+		(*CopyItem_Abort)(nil),
+		(*CopyItem_Done)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_banger_agent_v1_agent_proto_rawDesc), len(file_banger_agent_v1_agent_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   20,
+			NumEnums:      2,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
