@@ -38,7 +38,7 @@ func bangerMain() int {
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	return Run(context.Background(), os.Args[1:], Stdio{os.Stdin, os.Stdout, os.Stderr}, Env{
 		Name: os.Args[0], Vars: os.Environ(), Root: os.Getenv("NOT_ROOT") == "",
-		PassOn:      []string{"BANGER_LOG_LEVEL", "GORACE", "FAIL_START"},
+		PassOn:      []string{"BANGER_LOG_LEVEL", "GORACE", "FAIL_START", "FAKE_IMAGE"},
 		testOnlyRun: filepath.Join(os.Getenv("BANGER_ROOT"), "run"),
 	})
 }
@@ -76,7 +76,7 @@ func serve(root string) error {
 	}
 	w := &daemontest.World{
 		VMM:     vmmtest.NewHost(),
-		Images:  &daemontest.Images{Dir: dir, Recipes: []string{"tiny", "other"}},
+		Images:  &daemontest.Images{Dir: dir, Recipes: []string{"tiny", "other", "debian-bookworm", "busybox"}},
 		Kernels: &daemontest.Kernels{Dir: dir},
 		Host:    daemontest.Host{CPU: 4, Memory: 8 << 30, Total: 100 << 30, Spare: 50 << 30},
 		Net:     networktest.NewHost(),
@@ -84,8 +84,12 @@ func serve(root string) error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
+	conf := daemontest.Config()
+	if i := os.Getenv("FAKE_IMAGE"); i != "" {
+		conf.Image = i
+	}
 	d, err := daemon.Open(ctx, daemon.Options{
-		Paths: paths, Config: daemontest.Config(), Mechanisms: w.Mechanisms,
+		Paths: paths, Config: conf, Mechanisms: w.Mechanisms,
 		Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	})
 	if err != nil {

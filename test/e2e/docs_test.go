@@ -1,0 +1,48 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"banger/test/docs"
+)
+
+// The pages that need real machines do what they show, from the first line to
+// the last.
+func TestDocs(t *testing.T) {
+	pages, err := docs.Pages("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Pages name programs as people do, also with sudo.
+	bin := t.TempDir()
+	if err := os.WriteFile(filepath.Join(bin, "sudo"), []byte("#!/bin/sh\nexec \"$@\"\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	path := fmt.Sprintf("PATH=%s:%s:%s", binDir, bin, os.Getenv("PATH"))
+	for _, p := range pages {
+		if !p.Real() {
+			continue
+		}
+		t.Run(p.Name, func(t *testing.T) {
+			conf := []string{}
+			if p.Debian() {
+				conf = append(conf, `image = "debian-bookworm"`, `memory = "512M"`)
+			}
+			b, home := newBed(t, conf...), t.TempDir()
+			p.Run(t, home, func(ctx context.Context, script string) *exec.Cmd {
+				template := b.cmd() // whatever it takes to run something here
+				c := exec.CommandContext(ctx, "sh", "-c", script)
+				c.Env = append(template.Env, "HOME="+home, path)
+				c.SysProcAttr = template.SysProcAttr
+				return c
+			})
+		})
+	}
+}
