@@ -44,6 +44,11 @@ func (s State) Check(t State) error {
 	return errkind.New(errkind.Conflict, "machine is %s, cannot become %s", s, t)
 }
 
+// States returns every state, in the order of a machine's life.
+func States() []State {
+	return []State{Created, Starting, Running, Paused, Stopping, Stopped, Deleting, Faulty}
+}
+
 // Valid reports whether s is one of the states above.
 func (s State) Valid() bool { return next[s] != nil }
 

@@ -36,4 +36,12 @@ func TestValid(t *testing.T) {
 	if State("").Valid() || State("happy").Valid() || !Running.Valid() {
 		t.Error("Valid takes a state that is none, or not one that is")
 	}
+	for _, s := range States() {
+		if !s.Valid() {
+			t.Errorf("%s is none", s)
+		}
+	}
+	if len(States()) != len(next) {
+		t.Errorf("%d states of %d", len(States()), len(next))
+	}
 }

@@ -124,7 +124,7 @@ func (s *Server) change(ctx context.Context, ref string, do func(context.Context
 func (s *Server) List(ctx context.Context, req *connect.Request[api.ListRequest]) (*connect.Response[api.ListResponse], error) {
 	for _, state := range req.Msg.States {
 		if !vm.State(state).Valid() {
-			return nil, errkind.New(errkind.Usage, "%q is no state of a machine", state)
+			return nil, errkind.New(errkind.Usage, "%q is no state of a machine; there is %s", state, stateNames())
 		}
 	}
 	vms, err := s.m.List(ctx)
@@ -135,6 +135,14 @@ func (s *Server) List(ctx context.Context, req *connect.Request[api.ListRequest]
 		return !hasLabels(v, req.Msg.Labels) || len(req.Msg.States) > 0 && !slices.Contains(req.Msg.States, string(v.State))
 	})
 	return connect.NewResponse(&api.ListResponse{Vms: each(vms, s.toAPI)}), nil
+}
+
+func stateNames() string {
+	var names []string
+	for _, s := range vm.States() {
+		names = append(names, string(s))
+	}
+	return strings.Join(names, ", ")
 }
 
 // hasLabels reports whether a machine has every label of a filter, each KEY or
