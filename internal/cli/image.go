@@ -48,8 +48,12 @@ func (a *app) listImages(ctx context.Context) error {
 	if a.json {
 		return a.printDoc(list)
 	}
+	if len(list.Images) == 0 {
+		a.note("no images; to build one: %s", a.hint("banger image build debian-bookworm"))
+		return nil
+	}
 	now := time.Now()
-	t := &table{head: []string{"NAME", "ID", "SIZE", "ON DISK", "KERNEL", "SOURCE", "CREATED"}}
+	t := &table{head: []string{"NAME", "ID", "SIZE", "ON DISK", "KERNEL", "SOURCE", "AGE"}}
 	for _, i := range list.Images {
 		t.add(i.Name, i.Id, size(i.SizeBytes), size(i.DiskUsageBytes), i.DefaultKernel, i.Source, age(i.CreatedAt, now))
 	}
@@ -61,7 +65,7 @@ func (a *app) imageShow() *cobra.Command {
 		Use:               "show IMAGE",
 		Short:             "Show an image and its packages",
 		Args:              exactly(1, "one image"),
-		ValidArgsFunction: cobra.NoFileCompletions,
+		ValidArgsFunction: once(a.completeImages()),
 		RunE: func(c *cobra.Command, args []string) error {
 			return cannot("show image "+args[0], a.showImage(c.Context(), args[0]))
 		},
@@ -110,7 +114,7 @@ func (a *app) imageDelete() *cobra.Command {
 		Aliases:           []string{"rm"},
 		Short:             "Delete images that no machine stands on",
 		Args:              atLeastOne("one image or more"),
-		ValidArgsFunction: cobra.NoFileCompletions,
+		ValidArgsFunction: a.completeImages(),
 		RunE: func(c *cobra.Command, names []string) error {
 			return a.eachName(c.Context(), "image", names, func(ctx context.Context, c *client.Client, name string) error {
 				_, err := c.Image.DeleteImage(ctx, connect.NewRequest(&api.DeleteImageRequest{Name: name}))

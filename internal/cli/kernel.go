@@ -100,8 +100,12 @@ func (a *app) listKernels(ctx context.Context) error {
 	if a.json {
 		return a.printDoc(list)
 	}
+	if len(list.Kernels) == 0 {
+		a.note("no kernels; to fetch one: %s", a.hint("banger kernel pull debian-cloud"))
+		return nil
+	}
 	now := time.Now()
-	t := &table{head: []string{"NAME", "VERSION", "SOURCE", "SIZE", "CREATED"}}
+	t := &table{head: []string{"NAME", "VERSION", "SOURCE", "SIZE", "AGE"}}
 	for _, k := range list.Kernels {
 		t.add(k.Name, k.Version, k.Source, size(k.SizeBytes), age(k.CreatedAt, now))
 	}
@@ -113,7 +117,7 @@ func (a *app) kernelShow() *cobra.Command {
 		Use:               "show KERNEL",
 		Short:             "Show a kernel",
 		Args:              exactly(1, "one kernel"),
-		ValidArgsFunction: cobra.NoFileCompletions,
+		ValidArgsFunction: once(a.completeKernels()),
 		RunE: func(c *cobra.Command, args []string) error {
 			return cannot("show kernel "+args[0], a.showKernel(c.Context(), args[0]))
 		},
@@ -153,7 +157,7 @@ func (a *app) kernelDelete() *cobra.Command {
 		Aliases:           []string{"rm"},
 		Short:             "Delete kernels that no machine uses",
 		Args:              atLeastOne("one kernel or more"),
-		ValidArgsFunction: cobra.NoFileCompletions,
+		ValidArgsFunction: a.completeKernels(),
 		RunE: func(c *cobra.Command, names []string) error {
 			return a.eachName(c.Context(), "kernel", names, func(ctx context.Context, c *client.Client, name string) error {
 				_, err := c.Kernel.DeleteKernel(ctx, connect.NewRequest(&api.DeleteKernelRequest{Name: name}))

@@ -26,6 +26,9 @@ const (
 	groupSelf  = "self"
 )
 
+// Commands are listed in the order in which they are added.
+func init() { cobra.EnableCommandSorting = false }
+
 func (a *app) rootCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:               "banger",
@@ -46,17 +49,50 @@ func (a *app) rootCommand() *cobra.Command {
 	f.SortFlags = false
 	f.BoolVar(&a.json, "json", false, "print one JSON document, and errors as JSON")
 	f.BoolVarP(&a.quiet, "quiet", "q", false, "show no progress")
-	f.DurationVar(&a.timeout, "timeout", 0, "give up after this long, as in 90s or 5m")
+	f.DurationVar(&a.timeout, "timeout", 0, "give up after this `TIME`, as in 90s or 5m")
 	f.StringVar(&a.rootDir, "root", "", "use the daemon that keeps everything under `DIR` (BANGER_ROOT)")
+	f.BoolP("help", "h", false, "tell about the command")
+	root.Flags().BoolP("version", "v", false, "print the version")
+	if err := root.MarkPersistentFlagDirname("root"); err != nil {
+		panic("internal error: " + err.Error())
+	}
 	root.AddGroup(&cobra.Group{ID: groupDaily, Title: "Machines:"}, &cobra.Group{ID: groupParts, Title: "What they stand on:"}, &cobra.Group{ID: groupSelf, Title: "Banger itself:"})
-	root.SetHelpCommandGroupID(groupSelf)
-	root.SetCompletionCommandGroupID(groupSelf)
+	root.CompletionOptions.DisableDefaultCmd = true
+	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)
 	root.AddCommand(
 		in(groupDaily, a.vmCommand()), in(groupDaily, a.runAlias()), in(groupDaily, a.psAlias()),
 		in(groupParts, a.imageCommand()), in(groupParts, a.kernelCommand()),
-		in(groupSelf, a.daemonCommand()), in(groupSelf, a.versionCommand()),
+		in(groupSelf, a.daemonCommand()), in(groupSelf, a.completionCommand()), in(groupSelf, a.versionCommand()),
+		in(groupSelf, helpCommand()),
 	)
 	return asGroup(root)
+}
+
+// helpCommand is "banger help vm run", which is "banger vm run --help".
+func helpCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "help [COMMAND…]",
+		Short:   "Tell about a command",
+		Example: "  banger help vm run",
+		ValidArgsFunction: func(c *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+			about, _, err := c.Root().Find(args)
+			if err != nil {
+				return nil, cobra.ShellCompDirectiveNoFileComp
+			}
+			var names []string
+			for _, sub := range about.Commands() {
+				names = append(names, word(sub.Name(), sub.Short))
+			}
+			return names, cobra.ShellCompDirectiveNoFileComp
+		},
+		RunE: func(c *cobra.Command, args []string) error {
+			about, rest, err := c.Root().Find(args)
+			if err != nil || len(rest) > 0 {
+				return errkind.WithHint(usage("no command %q", strings.Join(args, " ")), "banger --help")
+			}
+			return about.Help()
+		},
+	}
 }
 
 func in(group string, c *cobra.Command) *cobra.Command {
@@ -78,6 +114,9 @@ func asGroup(c *cobra.Command) *cobra.Command {
 			if sub.IsAvailableCommand() {
 				names = append(names, sub.Name())
 			}
+		}
+		if vm, _, verr := cmd.Find([]string{"vm", args[0]}); verr == nil && !vm.HasSubCommands() {
+			return errkind.WithHint(err, vm.CommandPath()+" --help") // "banger list"
 		}
 		if near := nearest(args[0], names); near != "" {
 			return errkind.WithHint(err, cmd.CommandPath()+" "+near+" --help")

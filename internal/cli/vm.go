@@ -5,9 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
-	"time"
 
-	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
 	"banger/internal/api"
@@ -22,7 +20,12 @@ func (a *app) vmCommand() *cobra.Command {
 
 A machine is named by its name or by any unambiguous beginning of its id.`,
 	}
-	c.AddCommand(a.vmRun(), a.vmCreate(), a.vmExec(), a.vmStart(), a.vmStop(), a.vmKill(), a.vmDelete(), a.vmList(), a.vmShow(), a.vmLogs(), a.vmCp())
+	// In the order of help: what is used daily first.
+	c.AddCommand(
+		a.vmRun(), a.vmCreate(), a.vmExec(), a.vmCp(),
+		a.vmList(), a.vmShow(), a.vmLogs(),
+		a.vmStart(), a.vmStop(), a.vmKill(), a.vmDelete(),
+	)
 	return asGroup(c)
 }
 
@@ -59,13 +62,16 @@ func (a *app) eachVM(ctx context.Context, refs []string, verb, done string, do f
 	return a.report(refs, vms, errs, verb, done)
 }
 
-// report tells what became of each machine.
+// report tells what became of each machine; one that is nil needs no word.
 func (a *app) report(refs []string, vms []*api.VM, errs []error, verb, done string) error {
 	var failed failures
 	list := &api.ListResponse{}
 	for i, ref := range refs {
 		if errs[i] != nil {
 			failed = append(failed, cannot(verb+" "+ref, errs[i]))
+			continue
+		}
+		if vms[i] == nil {
 			continue
 		}
 		list.Vms = append(list.Vms, vms[i])
@@ -84,33 +90,4 @@ func (a *app) report(refs []string, vms []*api.VM, errs []error, verb, done stri
 		return nil
 	}
 	return failed
-}
-
-// completeLimit is how long completing a word may take.
-const completeLimit = 500 * time.Millisecond
-
-// completeVMs completes machines' names, if a daemon runs: it starts none.
-func (a *app) completeVMs(several bool) cobra.CompletionFunc {
-	return func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-		if len(args) > 0 && !several {
-			return nil, cobra.ShellCompDirectiveNoFileComp
-		}
-		paths, err := a.paths()
-		if err != nil {
-			return nil, cobra.ShellCompDirectiveNoFileComp
-		}
-		ctx, cancel := context.WithTimeout(cmd.Context(), completeLimit)
-		defer cancel()
-		c := client.New(paths.Socket())
-		defer c.Close()
-		list, err := c.VM.List(ctx, connect.NewRequest(&api.ListRequest{All: true}))
-		if err != nil {
-			return nil, cobra.ShellCompDirectiveNoFileComp
-		}
-		var names []string
-		for _, v := range list.Msg.Vms {
-			names = append(names, clean(v.Name)+"\t"+clean(v.State))
-		}
-		return names, cobra.ShellCompDirectiveNoFileComp
-	}
 }

@@ -50,6 +50,7 @@ func (a *app) vmCreate() *cobra.Command {
 	}
 	c.Flags().SortFlags = false
 	spec.add(c.Flags())
+	a.completeSpec(c)
 	c.Flags().BoolVar(&noStart, "no-start", false, "do not start it")
 	return c
 }

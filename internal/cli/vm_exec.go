@@ -26,7 +26,7 @@ func (a *app) vmExec() *cobra.Command {
 		Long:              execHelp,
 		Example:           execExamples,
 		Args:              oneBeforeDashes,
-		ValidArgsFunction: a.completeVMs(false),
+		ValidArgsFunction: a.completeVMs(false, "running"),
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.execCommand(c.Context(), args[0], cmd, args[1:])
 		},

@@ -21,7 +21,7 @@ func (a *app) vmKill() *cobra.Command {
 		Long:              killHelp,
 		Example:           "  banger vm kill web",
 		Args:              atLeastOne("one machine or more"),
-		ValidArgsFunction: a.completeVMs(true),
+		ValidArgsFunction: a.completeVMs(true, "running", "paused", "starting", "stopping", "faulty"),
 		RunE: func(c *cobra.Command, refs []string) error {
 			return a.eachVM(c.Context(), refs, "kill", "killed", func(ctx context.Context, c *client.Client, ref string, _ func(*api.Progress)) (*api.VM, error) {
 				resp, err := c.VM.Kill(ctx, connect.NewRequest(&api.KillRequest{Vm: ref}))

@@ -127,6 +127,7 @@ func (a *app) vmRun() *cobra.Command {
 	f := c.Flags()
 	f.SortFlags = false
 	spec.add(f)
+	a.completeSpec(c)
 	cmd.add(f)
 	f.BoolVar(&rm, "rm", false, "delete the machine after the command, also a named one")
 	f.BoolVar(&keep, "keep", false, "keep it, also without a name: one is made up")

@@ -18,7 +18,7 @@ func (a *app) vmStart() *cobra.Command {
 		Short:             "Start machines that are stopped",
 		Example:           "  banger vm start web",
 		Args:              atLeastOne("one machine or more"),
-		ValidArgsFunction: a.completeVMs(true),
+		ValidArgsFunction: a.completeVMs(true, "created", "stopped"),
 		RunE: func(c *cobra.Command, refs []string) error {
 			return a.eachVM(c.Context(), refs, "start", "started", startVM)
 		},

@@ -6,6 +6,7 @@ import (
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"banger/internal/api"
@@ -18,21 +19,18 @@ A machine that has not after the grace time is killed: what it had not synced
 by then may be lost.`
 
 func (a *app) vmStop() *cobra.Command {
-	var grace time.Duration
+	var grace graceFlag
 	c := &cobra.Command{
 		Use:               "stop [flags] VM…",
 		Short:             "Power machines off",
 		Long:              stopHelp,
 		Example:           "  banger vm stop web db\n  banger vm stop --grace 1m db",
 		Args:              atLeastOne("one machine or more"),
-		ValidArgsFunction: a.completeVMs(true),
+		ValidArgsFunction: a.completeVMs(true, "running", "paused", "starting", "stopping", "faulty"),
 		RunE: func(c *cobra.Command, refs []string) error {
-			var g *durationpb.Duration
-			if c.Flags().Changed("grace") {
-				if grace < 0 {
-					return usage("--grace %s: it takes no negative time", grace)
-				}
-				g = durationpb.New(grace)
+			g, err := grace.value(c.Flags())
+			if err != nil {
+				return err
 			}
 			return a.eachVM(c.Context(), refs, "stop", "stopped", func(ctx context.Context, c *client.Client, ref string, _ func(*api.Progress)) (*api.VM, error) {
 				resp, err := c.VM.Stop(ctx, connect.NewRequest(&api.StopRequest{Vm: ref, Grace: g}))
@@ -43,6 +41,24 @@ func (a *app) vmStop() *cobra.Command {
 			})
 		},
 	}
-	c.Flags().DurationVar(&grace, "grace", 0, "how long a machine has to power off, as in 30s (what is configured)")
+	grace.add(c.Flags())
 	return c
+}
+
+// graceFlag is how long a machine has to power off.
+type graceFlag struct{ d time.Duration }
+
+func (g *graceFlag) add(f *pflag.FlagSet) {
+	f.DurationVar(&g.d, "grace", 0, "`TIME` that a machine has to power off, as in 30s (what is configured)")
+}
+
+// value returns nil, for what is configured, if the flag was not given.
+func (g *graceFlag) value(f *pflag.FlagSet) (*durationpb.Duration, error) {
+	if !f.Changed("grace") {
+		return nil, nil
+	}
+	if g.d < 0 {
+		return nil, usage("--grace %s: it takes no negative time", g.d)
+	}
+	return durationpb.New(g.d), nil
 }
