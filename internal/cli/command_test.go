@@ -326,7 +326,7 @@ func TestTerminalProgress(t *testing.T) {
 		t.Errorf("output on a line with progress: %q", got)
 	}
 	f, c = onTerminal(t, root, "vm", "list")
-	got = readUntil(t, f, "REASON\r\n")
+	got = readUntil(t, f, "banger vm run\r\n")
 	if strings.Contains(got, "daemon") {
 		t.Errorf("what is quick showed progress: %q", got)
 	}

@@ -2,14 +2,19 @@ package cli
 
 import (
 	"fmt"
+	"io"
 	"strings"
 	"time"
 	"unicode/utf8"
 
+	"golang.org/x/term"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"banger/internal/config"
 )
+
+// gap is what stands between two columns.
+const gap = 2
 
 // table is rows of cells under a heading, in aligned columns.
 type table struct {
@@ -22,21 +27,23 @@ type table struct {
 
 func (t *table) add(cells ...string) { t.rows = append(t.rows, cells) }
 
-// text lays the table out. The last column is not padded.
-func (t *table) text(colored bool) string {
-	width := make([]int, len(t.head))
+// text lays the table out in lines of at most width columns (0: as many as it
+// takes); what does not fit is cut and ends with mark. The last column is not
+// padded.
+func (t *table) text(width int, mark string, colored bool) string {
 	rows := append([][]string{t.head}, t.rows...)
 	for _, row := range rows {
 		for i := range row {
 			row[i] = strings.ReplaceAll(clean(row[i]), "\n", " ")
-			width[i] = max(width[i], utf8.RuneCountInString(row[i]))
 		}
 	}
+	widths := t.widths(rows, width)
 	var b strings.Builder
 	for n, row := range rows {
 		var line strings.Builder
 		for i, cell := range row {
-			pad := strings.Repeat(" ", width[i]-utf8.RuneCountInString(cell)+3)
+			cell = cutWith(cell, widths[i], mark)
+			pad := strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell)+gap)
 			if sgr := t.sgr(n, i, cell); colored && sgr != "" {
 				cell = "\x1b[" + sgr + "m" + cell + "\x1b[0m"
 			}
@@ -47,6 +54,44 @@ func (t *table) text(colored bool) string {
 	return b.String()
 }
 
+// widths returns how wide columns are: as their cells, if that fits. Else the
+// last gives way first, and then whichever is widest.
+func (t *table) widths(rows [][]string, limit int) []int {
+	widths := make([]int, len(t.head))
+	total := gap * (len(t.head) - 1)
+	for i := range widths {
+		for _, row := range rows {
+			widths[i] = max(widths[i], utf8.RuneCountInString(row[i]))
+		}
+		total += widths[i]
+	}
+	if limit <= 0 || total <= limit {
+		return widths
+	}
+	last := len(widths) - 1
+	kept := max(min(widths[last], len(t.head[last])), widths[last]-(total-limit))
+	total -= widths[last] - kept
+	widths[last] = kept
+	for ; total > limit; total-- {
+		widest := 0
+		for i, w := range widths {
+			if w > widths[widest] {
+				widest = i
+			}
+		}
+		widths[widest] = max(0, widths[widest]-1)
+	}
+	return widths
+}
+
+// cutWith shortens s to n runes, the last of them mark.
+func cutWith(s string, n int, mark string) string {
+	if utf8.RuneCountInString(s) <= n || n == 0 {
+		return cut(s, n)
+	}
+	return cut(s, n-1) + mark
+}
+
 func (t *table) sgr(row, column int, cell string) string {
 	if row == 0 || t.color == nil {
 		return ""
@@ -54,11 +99,25 @@ func (t *table) sgr(row, column int, cell string) string {
 	return t.color(column, cell)
 }
 
-// printTable writes a table to standard output.
-func (a *app) printTable(t *table) error {
-	_, tty := terminal(a.Out)
-	return a.print([]byte(t.text(tty && a.env.get("NO_COLOR") == "" && a.env.get("TERM") != "dumb")))
+// layOut makes a table fit for w: on a terminal as wide as that, and coloured.
+func (a *app) layOut(t *table, w io.Writer) string {
+	f, ok := terminal(w)
+	if !ok {
+		return t.text(0, "", false)
+	}
+	width, _, err := term.GetSize(int(f.Fd()))
+	if err != nil || width < 1 {
+		width = 80
+	}
+	mark := "~"
+	if a.utf8() {
+		mark = "…"
+	}
+	return t.text(width, mark, a.env.get("NO_COLOR") == "" && a.env.get("TERM") != "dumb")
 }
+
+// printTable writes a table to standard output.
+func (a *app) printTable(t *table) error { return a.print([]byte(a.layOut(t, a.Out))) }
 
 // facts is a list of names and values, one to a line. Those without a value
 // are left out.
@@ -101,7 +160,7 @@ func size(n int64) string {
 	return fmt.Sprintf("%.1f%c", f, "KMGT"[unit-1])
 }
 
-// age writes how long ago something was.
+// age writes how long ago something was, briefly.
 func age(t *timestamppb.Timestamp, now time.Time) string {
 	if t == nil {
 		return ""
@@ -109,13 +168,13 @@ func age(t *timestamppb.Timestamp, now time.Time) string {
 	d := max(0, now.Sub(t.AsTime()))
 	switch {
 	case d < time.Minute:
-		return fmt.Sprintf("%ds ago", int(d.Seconds()))
+		return fmt.Sprintf("%ds", int(d.Seconds()))
 	case d < time.Hour:
-		return fmt.Sprintf("%dm ago", int(d.Minutes()))
+		return fmt.Sprintf("%dm", int(d.Minutes()))
 	case d < 48*time.Hour:
-		return fmt.Sprintf("%dh ago", int(d.Hours()))
+		return fmt.Sprintf("%dh", int(d.Hours()))
 	}
-	return fmt.Sprintf("%dd ago", int(d.Hours()/24))
+	return fmt.Sprintf("%dd", int(d.Hours()/24))
 }
 
 // moment writes a time for people, in their own zone.
@@ -123,5 +182,5 @@ func moment(t *timestamppb.Timestamp, now time.Time) string {
 	if t == nil {
 		return ""
 	}
-	return t.AsTime().Local().Format("2006-01-02 15:04:05") + " (" + age(t, now) + ")"
+	return t.AsTime().Local().Format("2006-01-02 15:04:05") + " (" + age(t, now) + " ago)"
 }

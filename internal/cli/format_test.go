@@ -7,24 +7,70 @@ import (
 	"testing"
 	"time"
 	"unicode"
+	"unicode/utf8"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"banger/internal/api"
+	"banger/internal/vm"
 )
 
 func TestTable(t *testing.T) {
 	tab := &table{head: []string{"NAME", "STATE", "WHY"}, color: stateColor}
 	tab.add("web", "running", "")
 	tab.add("a-long-name", "stopped", "it\x1b[2J said\nso")
-	want := "NAME          STATE     WHY\n" +
-		"web           running\n" +
-		"a-long-name   stopped   it\uFFFD[2J said so\n"
-	if got := tab.text(false); got != want {
+	want := "NAME         STATE    WHY\n" +
+		"web          running\n" +
+		"a-long-name  stopped  it\uFFFD[2J said so\n"
+	if got := tab.text(0, "", false); got != want {
 		t.Errorf("table:\n%s\nwant:\n%s", got, want)
 	}
-	if got := tab.text(true); !strings.Contains(got, "\x1b[32mrunning\x1b[0m\n") || strings.Contains(got, "\x1b[2J") {
+	if got := tab.text(0, "", true); !strings.Contains(got, "\x1b[32mrunning\x1b[0m\n") || strings.Contains(got, "\x1b[2J") {
 		t.Errorf("colored: %q", got)
+	}
+}
+
+// A table fits its terminal: the last column gives way first, then the widest.
+func TestTableFits(t *testing.T) {
+	long := strings.Repeat("n", 63)
+	for _, tt := range []struct {
+		width int
+		want  string
+	}{
+		{0, long + "  running  some long reason"},
+		{91, long + "  running  some long reason"},
+		{80, long + "  running  some …"},
+		{60, strings.Repeat("n", 42) + "…  running  some …"},
+		{12, "n…  ru…  so…"},
+	} {
+		tab := &table{head: []string{"NAME", "STATE", "REASON"}, color: stateColor}
+		tab.add("web", "stopped", "")
+		tab.add(long, "running", "some long reason")
+		lines := strings.Split(tab.text(tt.width, "…", false), "\n")
+		if lines[2] != tt.want {
+			t.Errorf("width %d: %q, want %q", tt.width, lines[2], tt.want)
+		}
+		for _, l := range lines {
+			if n := utf8.RuneCountInString(l); tt.width > 0 && n > tt.width {
+				t.Errorf("width %d: %d columns in %q", tt.width, n, l)
+			}
+		}
+	}
+	tab := &table{head: []string{"A", "B"}}
+	tab.add("x", "y")
+	for width := range 8 {
+		tab.text(width, "~", true) // as well as it can be done
+	}
+}
+
+// What is completed is what there is.
+func TestStates(t *testing.T) {
+	var want []string
+	for _, s := range vm.States() {
+		want = append(want, string(s))
+	}
+	if !slices.Equal(vmStates, want) {
+		t.Errorf("states %q, want %q", vmStates, want)
 	}
 }
 
@@ -42,8 +88,8 @@ func TestSize(t *testing.T) {
 func TestAge(t *testing.T) {
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	for d, want := range map[time.Duration]string{
-		-time.Hour: "0s ago", 0: "0s ago", 59 * time.Second: "59s ago", 61 * time.Minute: "1h ago",
-		47 * time.Hour: "47h ago", 49 * time.Hour: "2d ago",
+		-time.Hour: "0s", 0: "0s", 59 * time.Second: "59s", 61 * time.Minute: "1h",
+		47 * time.Hour: "47h", 49 * time.Hour: "2d",
 	} {
 		if got := age(timestamppb.New(now.Add(-d)), now); got != want {
 			t.Errorf("age of %s = %q, want %q", d, got, want)

@@ -11,9 +11,11 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -149,6 +151,9 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exit":       exitCmd,
 			"killdaemon": killDaemonCmd,
+			"stopdaemon": func(ts *testscript.TestScript, _ bool, _ []string) { signalDaemonCmd(ts, syscall.SIGSTOP) },
+			"contdaemon": func(ts *testscript.TestScript, _ bool, _ []string) { signalDaemonCmd(ts, syscall.SIGCONT) },
+			"within":     withinCmd,
 			"field":      fieldCmd,
 		},
 	})
@@ -182,15 +187,50 @@ func killDaemonCmd(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 func killDaemon(root string) error {
-	out, err := program(root, "daemon", "status", "--json").Output()
+	pid, err := daemonPID(root)
 	if err != nil {
 		return err
 	}
-	var st struct{ PID int }
-	if err := json.Unmarshal(out, &st); err != nil {
-		return err
+	return syscall.Kill(pid, syscall.SIGKILL)
+}
+
+func daemonPID(root string) (int, error) {
+	out, err := program(root, "daemon", "status", "--json").Output()
+	if err != nil {
+		return 0, err
 	}
-	return syscall.Kill(st.PID, syscall.SIGKILL)
+	var st struct{ PID int }
+	return st.PID, json.Unmarshal(out, &st)
+}
+
+// signalDaemonCmd makes the daemon hang, and go on. A daemon that hangs cannot
+// say who it is: that is kept in a file.
+func signalDaemonCmd(ts *testscript.TestScript, sig syscall.Signal) {
+	file := ts.MkAbs("daemon.pid")
+	if sig == syscall.SIGSTOP {
+		pid, err := daemonPID(ts.Getenv("BANGER_ROOT"))
+		ts.Check(err)
+		ts.Check(os.WriteFile(file, []byte(strconv.Itoa(pid)), 0o600))
+		ts.Defer(func() { _ = syscall.Kill(pid, syscall.SIGCONT) })
+	}
+	pid, err := strconv.Atoi(ts.ReadFile(file))
+	ts.Check(err)
+	ts.Check(syscall.Kill(pid, sig))
+}
+
+// withinCmd is "within TIME PROGRAM ARGS…": it runs a program that is to end
+// in time.
+func withinCmd(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: within TIME PROGRAM ARGS…")
+	}
+	limit, err := time.ParseDuration(args[0])
+	ts.Check(err)
+	began := time.Now()
+	ts.Check(ts.Exec(args[1], args[2:]...))
+	if d := time.Since(began); d > limit {
+		ts.Fatalf("took %s, want at most %s", d, limit)
+	}
 }
 
 // fieldCmd is "field FILE KEY.KEY VALUE": it compares a field of a JSON
