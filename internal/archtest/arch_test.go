@@ -80,7 +80,7 @@ var owners = map[string][]string{
 	"github.com/vishvananda/netlink":     {"internal/agent", "internal/network/linux"},
 	"golang.org/x/crypto":                {"internal/agent", "internal/sshkey"},
 	"golang.org/x/sys": { // what talks to the kernel
-		"internal/agent", "internal/api/client", "internal/daemon", "internal/daemon/daemontest",
+		"internal/agent", "internal/api/client", "internal/cli", "internal/daemon", "internal/daemon/daemontest",
 		"internal/disk/*", "internal/ext4", "internal/filestore", "internal/guest/boot",
 		"internal/guest/transport", "internal/handle", "internal/hostcmd",
 		"internal/image/recipe", "internal/network/linux", "internal/plainfile", "internal/vmm/*", "test/*",

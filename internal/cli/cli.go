@@ -87,8 +87,13 @@ func Run(ctx context.Context, args []string, s Stdio, e Env) int {
 	a := &app{Stdio: s, env: e, args: args, signals: catchSignals(cancel)}
 	defer a.signals.stop()
 	root := a.rootCommand()
+	help := &helpWriter{w: a.Out}
+	root.SetOut(help)
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
+	if err == nil {
+		err = help.err
+	}
 	if err != nil && slices.Contains(beforeDashes(args), "--json") {
 		a.json = true // also if another flag was wrong before it was seen
 	}
@@ -191,6 +196,20 @@ func (a *app) print(b []byte) error {
 		return &outputError{err}
 	}
 	return nil
+}
+
+// helpWriter keeps the error of what cobra writes, which does not look at it.
+type helpWriter struct {
+	w   io.Writer
+	err error
+}
+
+func (h *helpWriter) Write(p []byte) (int, error) {
+	n, err := h.w.Write(p)
+	if err != nil && h.err == nil {
+		h.err = &outputError{err}
+	}
+	return n, err
 }
 
 // isOutput reports whether err is about our own output.

@@ -40,7 +40,6 @@ func (a *app) rootCommand() *cobra.Command {
 		DisableAutoGenTag: true,
 	}
 	root.SetIn(a.In)
-	root.SetOut(a.Out)
 	root.SetErr(a.Err)
 	root.SetVersionTemplate("banger {{.Version}}\n")
 	root.SetUsageTemplate(usageTemplate)
