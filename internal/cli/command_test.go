@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -265,6 +266,22 @@ func TestTerminal(t *testing.T) {
 	if *before != *after {
 		t.Errorf("the terminal was left as %+v, was %+v", after, before)
 	}
+}
+
+// A command learns of each new size of its terminal.
+func TestExecResize(t *testing.T) {
+	t.Parallel()
+	root := bed(t)
+	must(t, program(root, "vm", "create", "web").Run())
+	f, c := onTerminal(t, root, "vm", "exec", "-t", "web", "--", "sh", "-c",
+		`stty size; trap 'stty size' WINCH; while :; do sleep 0.01; done`)
+	readUntil(t, f, "30 100\r\n")
+	for _, size := range []pty.Winsize{{Rows: 40, Cols: 120}, {Rows: 10, Cols: 20}, {Rows: 50, Cols: 200}} {
+		must(t, pty.Setsize(f, &size))
+		readUntil(t, f, fmt.Sprintf("%d %d\r\n", size.Rows, size.Cols))
+	}
+	must(t, c.Process.Kill())
+	_ = c.Wait()
 }
 
 // Without a command there is a login shell.
