@@ -13,8 +13,11 @@ import (
 	"banger/internal/config"
 )
 
-// gap is what stands between two columns.
-const gap = 2
+const (
+	gap = 2 // columns of a terminal between two of a table
+	// leastLast is how far the last column gives way while another could.
+	leastLast = 24
+)
 
 // table is rows of cells under a heading, in aligned columns.
 type table struct {
@@ -69,7 +72,7 @@ func (t *table) widths(rows [][]string, limit int) []int {
 		return widths
 	}
 	last := len(widths) - 1
-	kept := max(min(widths[last], len(t.head[last])), widths[last]-(total-limit))
+	kept := max(min(widths[last], leastLast), widths[last]-(total-limit))
 	total -= widths[last] - kept
 	widths[last] = kept
 	for ; total > limit; total-- {

@@ -37,15 +37,16 @@ func TestTableFits(t *testing.T) {
 		width int
 		want  string
 	}{
-		{0, long + "  running  some long reason"},
-		{91, long + "  running  some long reason"},
-		{80, long + "  running  some …"},
-		{60, strings.Repeat("n", 42) + "…  running  some …"},
+		{0, long + "  running  some reason or other that is long"},
+		{110, long + "  running  some reason or other that is long"},
+		{100, long + "  running  some reason or other that…"},
+		{80, strings.Repeat("n", 44) + "…  running  some reason or other th…"},
+		{40, strings.Repeat("n", 13) + "…  running  some reason or…"},
 		{12, "n…  ru…  so…"},
 	} {
 		tab := &table{head: []string{"NAME", "STATE", "REASON"}, color: stateColor}
 		tab.add("web", "stopped", "")
-		tab.add(long, "running", "some long reason")
+		tab.add(long, "running", "some reason or other that is long")
 		lines := strings.Split(tab.text(tt.width, "…", false), "\n")
 		if lines[2] != tt.want {
 			t.Errorf("width %d: %q, want %q", tt.width, lines[2], tt.want)
