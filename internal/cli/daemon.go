@@ -77,6 +77,9 @@ func (a *app) status(ctx context.Context, start bool) error {
 	}
 	f.add("driver", driver)
 	f.add("started", moment(st.StartedAt, time.Now()))
+	for _, w := range st.Warnings {
+		f.add("warning", w)
+	}
 	return a.printFacts(f)
 }
 

@@ -55,7 +55,7 @@ type Mechanisms struct {
 	Finder        vmm.Finder
 	Work          disk.Work
 	Network       network.Network
-	DNS           lifecycle.DNS
+	Names         NameServer
 	Images        image.Library
 	Kernels       kernel.Library
 	Boot          guest.Boot
@@ -77,6 +77,7 @@ type Daemon struct {
 	o       Options
 	lock    *os.File
 	store   *store.Store
+	names   NameServer
 	manager *lifecycle.Manager
 	server  *http.Server
 	ln      net.Listener
@@ -132,27 +133,30 @@ func Open(ctx context.Context, o Options) (_ *Daemon, err error) {
 		Records: d.store,
 		Handles: handle.NewCache(func(id vm.ID) string { return o.Paths.VM(string(id)).Handles() }),
 		Finder:  mech.Finder, Drivers: mech.Drivers, Default: mech.DefaultDriver,
-		Work: mech.Work, Network: mech.Network, DNS: mech.DNS, Images: mech.Images, Kernels: mech.Kernels,
+		Work: mech.Work, Network: mech.Network, DNS: mech.Names, Images: mech.Images, Kernels: mech.Kernels,
 		Boot: mech.Boot, Dialer: mech.Dialer, Host: mech.Host,
 		Paths: o.Paths, Config: o.Config, Log: o.Log,
 		KnownHosts: sshkey.NewKnownHosts(o.Paths.KnownHosts()), AuthorizedKeys: sshKeys,
 	})
+	d.names = mech.Names
+	dnsAddr := d.names.Open(d.manager)
 	if err := d.manager.Recover(ctx, recoverTime); err != nil {
 		return nil, fmt.Errorf("recover: %w", err)
 	}
-	d.server = d.newServer(mech)
+	d.server = d.newServer(mech, dnsAddr)
 	if d.ln, err = listen(o.Paths.Socket(), who); err != nil {
 		return nil, fmt.Errorf("open the socket: %w", err)
 	}
 	return d, nil
 }
 
-func (d *Daemon) newServer(mech Mechanisms) *http.Server {
+func (d *Daemon) newServer(mech Mechanisms, dnsAddr string) *http.Server {
 	h := server.Handler(server.Deps{
 		Machines: d.manager, Images: mech.Images, Kernels: mech.Kernels,
 		Info: server.Info{
 			PID: os.Getpid(), Version: version.Version, Root: d.o.Paths.Root, Socket: d.o.Paths.Socket(),
 			Driver: mech.DefaultDriver, DriverReason: mech.DriverReason, StartedAt: time.Now(),
+			DNSAddr: dnsAddr, Warnings: func() []string { return d.warnings(mech) },
 			SSHIdentity: d.o.Paths.SSHIdentity(), KnownHosts: d.o.Paths.KnownHosts(),
 		},
 		Shutdown: d.Stop,
@@ -164,6 +168,19 @@ func (d *Daemon) newServer(mech Mechanisms) *http.Server {
 		Protocols: &p,
 		ErrorLog:  slog.NewLogLogger(d.o.Log.Handler(), slog.LevelDebug),
 	}
+}
+
+// warnings tells what is not as it should be, though machines can run.
+func (d *Daemon) warnings(mech Mechanisms) []string {
+	list := mech.Names.Warnings()
+	obstacles, err := mech.Network.Obstacles(context.Background())
+	if err != nil {
+		return append(list, "look for firewalls: "+err.Error())
+	}
+	for _, o := range obstacles {
+		list = append(list, fmt.Sprintf("%s keeps machines from the network; let them through with: %s", o.What, o.Hint))
+	}
+	return list
 }
 
 // logInternal logs the errors that are a fault of ours or of the host: the
@@ -226,6 +243,9 @@ func (d *Daemon) Close() error {
 	}
 	if d.manager != nil {
 		d.manager.Close()
+	}
+	if d.names != nil {
+		errs = append(errs, d.names.Close())
 	}
 	if d.store != nil {
 		errs = append(errs, d.store.Close())

@@ -17,6 +17,7 @@ import (
 	"banger/internal/image/recipe"
 	"banger/internal/kernel/fetch"
 	"banger/internal/lifecycle"
+	"banger/internal/network/linux"
 	"banger/internal/vmm/qemu"
 )
 
@@ -48,6 +49,8 @@ func Real(p config.Paths, c config.Config, log *slog.Logger) (Mechanisms, error)
 		Drivers: map[string]lifecycle.Driver{q.Name(): {Driver: q, Layers: qcow2.Layers{}}},
 		Finder:  &handle.Finder{},
 		Work:    workdisk.New(ext4.MakeEmpty),
+		Network: linux.New(linux.Options{Tag: p.Tag, Root: p.State, Log: log}),
+		Names:   &names{log: log},
 		Images:  images,
 		Kernels: kernels,
 		Boot:    b,

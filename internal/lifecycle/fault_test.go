@@ -71,7 +71,7 @@ func (l *life) open() {
 		Records: l.store,
 		Handles: handle.NewCache(func(id vm.ID) string { return l.paths.VM(string(id)).Handles() }),
 		Finder:  mech.Finder, Drivers: mech.Drivers, Default: mech.DefaultDriver,
-		Work: mech.Work, Network: mech.Network, DNS: mech.DNS, Images: mech.Images, Kernels: mech.Kernels,
+		Work: mech.Work, Network: mech.Network, DNS: mech.Names, Images: mech.Images, Kernels: mech.Kernels,
 		Boot: mech.Boot, Dialer: mech.Dialer, Host: mech.Host,
 		Paths: l.paths, Config: conf, Log: slog.New(slog.DiscardHandler),
 		KnownHosts: sshkey.NewKnownHosts(filepath.Join(l.paths.State, "known_hosts")),

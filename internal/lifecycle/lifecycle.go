@@ -40,9 +40,10 @@ type Records interface {
 
 // DNS is what this package needs of the daemon's name server.
 type DNS interface {
-	// ServeGuests answers on the bridge's address. That it cannot is the
-	// server's to tell: machines run without names.
-	ServeGuests(gateway netip.Addr)
+	// ServeGuests answers the guests of a bridge, on its address. It may be
+	// called again. That it cannot is the server's to tell: machines run
+	// without names.
+	ServeGuests(bridge netip.Prefix)
 	// Resolvers are the host's own that a guest can reach.
 	Resolvers() []netip.Addr
 }

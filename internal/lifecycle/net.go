@@ -188,7 +188,7 @@ func (m *Manager) applyNetwork(ctx context.Context) error {
 	}
 	m.net.dirty = false
 	if len(w.Ports) > 0 {
-		m.d.DNS.ServeGuests(network.Gateway(w.Subnet))
+		m.d.DNS.ServeGuests(netip.PrefixFrom(network.Gateway(w.Subnet), w.Subnet.Bits()))
 	}
 	return nil
 }
@@ -253,7 +253,7 @@ func (m *Manager) tapGone(ctx context.Context, id vm.ID) {
 
 // Lookup returns the address of a machine that runs, by its name. It is what
 // DNS asks.
-func (m *Manager) Lookup(name string) (netip.Addr, bool) {
+func (m *Manager) Lookup(_ context.Context, name string) (netip.Addr, bool) {
 	m.mu.Lock()
 	var id vm.ID
 	for _, l := range m.live {
@@ -272,7 +272,7 @@ func (m *Manager) Lookup(name string) (netip.Addr, bool) {
 }
 
 // Reverse returns the name of the machine that runs and has an address.
-func (m *Manager) Reverse(a netip.Addr) (name string, ok bool) {
+func (m *Manager) Reverse(_ context.Context, a netip.Addr) (name string, ok bool) {
 	m.net.mu.Lock()
 	var id vm.ID
 	for _, p := range m.net.want {

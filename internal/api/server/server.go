@@ -27,6 +27,8 @@ type Info struct {
 	Socket       string
 	Driver       string // of a machine that names none; empty: none works here
 	DriverReason string
+	DNSAddr      string          // where the host finds names of machines; empty: nowhere
+	Warnings     func() []string // what is not as it should be; may be nil
 	StartedAt    time.Time
 	SSHIdentity  string // the private key that machines let in
 	KnownHosts   string // the host keys of all machines
@@ -61,9 +63,14 @@ func Handler(d Deps, opts ...connect.HandlerOption) http.Handler {
 // Status tells what the daemon is.
 func (s *Server) Status(context.Context, *connect.Request[api.StatusRequest]) (*connect.Response[api.StatusResponse], error) {
 	i := s.d.Info
+	var warnings []string
+	if i.Warnings != nil {
+		warnings = i.Warnings()
+	}
 	return connect.NewResponse(&api.StatusResponse{
 		Pid: int32(i.PID), Version: i.Version, Root: i.Root, Socket: i.Socket,
 		Driver: i.Driver, DriverReason: i.DriverReason, StartedAt: timestamp(i.StartedAt),
+		DnsAddr: i.DNSAddr, Warnings: warnings,
 		SshIdentityPath: i.SSHIdentity, SshKnownHostsPath: i.KnownHosts,
 	}), nil
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"sync/atomic"
 
+	"banger/internal/dns"
 	"banger/internal/guest"
 	"banger/internal/guest/wire"
 )
@@ -79,8 +80,17 @@ func (b Boot) Remove(path string) error {
 // DNS serves nobody, and knows one resolver.
 type DNS struct{}
 
+// Open does nothing.
+func (DNS) Open(dns.Names) string { return "127.0.0.1:42069" }
+
+// Warnings has none.
+func (DNS) Warnings() []string { return nil }
+
+// Close does nothing.
+func (DNS) Close() error { return nil }
+
 // ServeGuests does nothing.
-func (DNS) ServeGuests(netip.Addr) {}
+func (DNS) ServeGuests(netip.Prefix) {}
 
 // Resolvers returns an address for documentation (RFC 5737).
 func (DNS) Resolvers() []netip.Addr { return []netip.Addr{netip.MustParseAddr("192.0.2.53")} }

@@ -77,7 +77,7 @@ func (w *World) Mechanisms(p config.Paths, _ config.Config, _ *slog.Logger) (dae
 		Finder:        w.VMM.Finder(),
 		Work:          disktest.Work{Fail: w.ask},
 		Network:       w.Net.Network(p.Tag),
-		DNS:           DNS{},
+		Names:         DNS{},
 		Images:        w.Images,
 		Kernels:       w.Kernels,
 		Boot:          Boot{Fail: w.ask},
