@@ -8,10 +8,11 @@
 // of sets.
 //
 // The table of the bridge family binds each tap to its machine's MAC, IPv4
-// address and ARP sender, before the bridge learns anything from a frame.
+// address and ARP sender, before the bridge looks at a frame.
 // Everything else that comes from a tap is dropped: IPv6, VLAN tags, spanning
 // tree. What a tap is is decided by its name, so a tap that no set knows can
-// send nothing.
+// send nothing. The bridge is told which address is behind which tap, and
+// learns none.
 //
 // The table of the inet family sees packets, not frames: what guests send to
 // the host is rejected, but for names (port 53 of the bridge's own address);

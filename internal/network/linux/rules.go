@@ -52,9 +52,10 @@ func (n *Network) frameRules(t *table, ports []network.Port) {
 		tuple(arpSet, expr.CmpOpEq, load(nh, arpSenderMAC, 6, afterIf), load(nh, arpSenderIP, 4, afterMAC)), accept())
 	t.rule(pre, drop())
 
-	// Frames to the addresses of IEEE 802.1D, section 7.12.6, pass no
-	// prerouting: the bridge learns their sender and gives them to the host as
-	// if the tap were no port of it (br_handle_frame in net/bridge/br_input.c).
+	// Frames to most of the addresses of IEEE 802.1D, section 7.12.6, pass no
+	// prerouting and go to the host as if the tap were no port of the bridge
+	// (br_handle_frame in net/bridge/br_input.c). For the one that does not
+	// pass here either see makePort.
 	in := t.chain("input", nftables.ChainTypeFilter, nftables.ChainHookInput, early)
 	t.rule(in, iifPrefix(taps),
 		masked(ll, etherDst, []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xf0}, expr.CmpOpEq, []byte{0x01, 0x80, 0xc2, 0, 0, 0}), drop())
@@ -88,7 +89,7 @@ func (n *Network) inputRules(t *table, subnet netip.Prefix) {
 	t.rule(in, ipv6(), drop())
 	t.rule(in, answers(), accept())
 	for _, proto := range []byte{unix.IPPROTO_UDP, unix.IPPROTO_TCP} {
-		t.rule(in, daddr(gateway), l4proto(proto), field(th, dstPort, 0, 53), accept())
+		t.rule(in, ipv4(), daddr(gateway), l4proto(proto), field(th, dstPort, 0, 53), accept())
 	}
 	t.rule(in, l4proto(unix.IPPROTO_TCP), reset())
 	t.rule(in, prohibit())

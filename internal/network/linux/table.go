@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
 	"golang.org/x/sys/unix"
 
 	"banger/internal/network"
@@ -165,6 +166,9 @@ func (t *table) set(name string, key nftables.SetDatatype, keys [][]byte) *nftab
 	t.sets++
 	// The library's own numbers for sets are not safe for concurrent use.
 	s := &nftables.Set{Table: t.t, ID: t.sets, Name: name, KeyType: key}
+	if key.Name == nftables.TypeIFName.Name {
+		s.KeyByteOrder = binaryutil.NativeEndian // for nft(8), which lists nothing else as a name
+	}
 	elements := make([]nftables.SetElement, len(keys))
 	for i, k := range keys {
 		elements[i].Key = k

@@ -37,18 +37,44 @@ func (n *Network) makeTap(c *conn, l, br netlink.Link, name string, p network.Po
 	a := l.Attrs()
 	n.want(a.Index, p.ID, found)
 	if a.MasterIndex == br.Attrs().Index && a.Flags&net.FlagUp != 0 {
-		return nil
+		return nil // up is the last that makePort makes it
 	}
-	if err := withoutIPv6(name); err != nil {
-		return fmt.Errorf("set up tap %s: %w", name, err)
-	}
-	if err := c.LinkSetMaster(l, br); err != nil {
+	if err := c.makePort(l, br, mustMAC(p.ID)); err != nil {
 		return fmt.Errorf("make tap %s a port of the bridge: %w", name, err)
 	}
-	if err := c.LinkSetUp(l); err != nil {
-		return fmt.Errorf("set tap %s up: %w", name, err)
-	}
 	return nil
+}
+
+// makePort makes a tap the bridge's port and sets it up.
+//
+// The bridge learns nothing from it, and is told where the machine's address
+// is: frames to 01:80:c2:00:00:0e (LLDP) pass no hook of nftables, but would be
+// learned from (br_handle_frame in net/bridge/br_input.c). They also go to the
+// host as if the tap were no port of the bridge, so it takes part in no ARP.
+func (c *conn) makePort(l, br netlink.Link, mac net.HardwareAddr) error {
+	if err := withoutIPv6(l.Attrs().Name); err != nil {
+		return err
+	}
+	if err := c.LinkSetARPOff(l); err != nil {
+		return fmt.Errorf("switch ARP off: %w", err)
+	}
+	if err := c.LinkSetMaster(l, br); err != nil {
+		return err
+	}
+	if err := c.LinkSetLearning(l, false); err != nil {
+		return fmt.Errorf("switch learning off: %w", err)
+	}
+	if err := c.LinkSetFlood(l, false); err != nil { // of frames to nobody knows whom
+		return fmt.Errorf("switch flooding off: %w", err)
+	}
+	at := &netlink.Neigh{
+		LinkIndex: l.Attrs().Index, Family: unix.AF_BRIDGE, HardwareAddr: mac,
+		State: netlink.NUD_NOARP, Flags: netlink.NTF_MASTER, // "static" for bridge(8)
+	}
+	if err := c.NeighSet(at); err != nil {
+		return fmt.Errorf("tell the bridge of %s: %w", mac, err)
+	}
+	return c.LinkSetUp(l)
 }
 
 // createTap makes a persistent tap that a user may open. It fails if the name
