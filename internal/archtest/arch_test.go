@@ -49,7 +49,7 @@ var rank = map[string]int{
 
 // only lists, for a package with a narrow diet, everything it may import from this module.
 var only = map[string][]string{
-	"internal/cli":   {"internal/api", "internal/api/client", "internal/config", "internal/hostcmd", "internal/errkind", "internal/transfer", "internal/version"},
+	"internal/cli":   {"internal/api", "internal/api/client", "internal/config", "internal/hostcmd", "internal/errkind", "internal/transfer", "internal/version", "internal/atomicfile"},
 	"internal/agent": {"internal/guest/wire", "internal/atomicfile", "internal/transfer", "internal/version"},
 }
 

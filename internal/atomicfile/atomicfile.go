@@ -11,7 +11,13 @@ import (
 // whoever calls. A reader, also one after a crash of the host, sees the old
 // content or the new, never a part. On an error the old file stands and no
 // other is left. It may be called concurrently: the last call wins.
-func Write(path string, data []byte, perm os.FileMode) (err error) {
+func Write(path string, data []byte, perm os.FileMode) error {
+	return WriteAs(path, data, perm, -1, -1)
+}
+
+// WriteAs is [Write] of a file that belongs to the given user and group from
+// the moment it is there; -1 is whoever calls. Giving a file away takes root.
+func WriteAs(path string, data []byte, perm os.FileMode, uid, gid int) (err error) {
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*.tmp")
 	if err != nil {
 		return err
@@ -24,6 +30,11 @@ func Write(path string, data []byte, perm os.FileMode) (err error) {
 	}()
 	if _, err := f.Write(data); err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
+	}
+	if uid != -1 || gid != -1 {
+		if err := f.Chown(uid, gid); err != nil {
+			return err
+		}
 	}
 	if err := f.Chmod(perm); err != nil {
 		return err

@@ -3,6 +3,7 @@ package atomicfile
 import (
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 )
 
@@ -42,5 +43,23 @@ func onlyEntry(t *testing.T, dir, name string) {
 	es, err := os.ReadDir(dir)
 	if err != nil || len(es) != 1 || es[0].Name() != name {
 		t.Errorf("directory holds %v (%v), want only %s", es, err, name)
+	}
+}
+
+func TestWriteAs(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "f")
+	uid, gid := os.Getuid(), os.Getgid()
+	if uid == 0 {
+		uid, gid = 54321, 54322
+	}
+	if err := WriteAs(path, []byte("x"), 0o640, uid, gid); err != nil {
+		t.Fatal(err)
+	}
+	fi, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if st := fi.Sys().(*syscall.Stat_t); int(st.Uid) != uid || int(st.Gid) != gid || fi.Mode() != 0o640 {
+		t.Errorf("it is %v of %d:%d", fi.Mode(), st.Uid, st.Gid)
 	}
 }

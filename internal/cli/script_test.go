@@ -19,6 +19,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"banger/internal/agent"
 	"banger/internal/config"
 	"banger/internal/daemon"
 	"banger/internal/daemon/daemontest"
@@ -33,6 +34,8 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"banger":  func() { os.Exit(bangerMain()) },
 		"bangerd": func() { os.Exit(bangerdMain()) },
+		// What its guests' agents start.
+		"banger-agent": func() { os.Exit(agent.Main(os.Args)) },
 	})
 }
 
@@ -146,7 +149,9 @@ func TestScripts(t *testing.T) {
 				name, value, _ := strings.Cut(nv, "=")
 				e.Setenv(name, value)
 			}
-			return nil
+			self, err := exec.LookPath("banger")
+			e.Setenv("BANGER", self) // where PATH is not what it was
+			return err
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exit":       exitCmd,

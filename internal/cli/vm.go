@@ -22,7 +22,7 @@ A machine is named by its name or by any unambiguous beginning of its id.`,
 	}
 	// In the order of help: what is used daily first.
 	c.AddCommand(
-		a.vmRun(), a.vmCreate(), a.vmExec(), a.vmCp(),
+		a.vmRun(), a.vmCreate(), a.vmExec(), a.vmSSH(), a.vmCp(),
 		a.vmList(), a.vmShow(), a.vmLogs(),
 		a.vmStart(), a.vmStop(), a.vmRestart(), a.vmKill(), a.vmDelete(), a.vmPrune(),
 	)

@@ -2,6 +2,7 @@ package daemontest
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -93,8 +94,14 @@ func (d Dialer) serve(s vmm.Spec, token string, c net.Conn) error {
 	if err != nil {
 		return err
 	}
+	b, err := bundle(s)
+	if err != nil {
+		return err
+	}
+	b.Token = token
 	srv, err := agent.New(agent.ServeOptions{
-		Bundle: wire.Bundle{Token: token}, Role: "init", Log: slog.New(slog.DiscardHandler),
+		Bundle: b, Role: "init", Log: slog.New(slog.DiscardHandler),
+		SSHAddr: "127.0.0.1:1", // the host of the test may have a server of its own
 		Power: func(reboot bool) {
 			if reboot {
 				d.Host.Reboot(s.ID)
@@ -119,6 +126,15 @@ func (d Dialer) serve(s vmm.Spec, token string, c net.Conn) error {
 		_ = srv.ServeStream(ctx, c)
 	}()
 	return nil
+}
+
+// bundle returns what [Boot] wrote for a machine.
+func bundle(s vmm.Spec) (b wire.Bundle, err error) {
+	data, err := os.ReadFile(s.Initrd)
+	if err != nil {
+		return b, fmt.Errorf("read boot bundle: %w", err)
+	}
+	return b, json.Unmarshal(data, &b)
 }
 
 // socketPair returns two connected sockets.
