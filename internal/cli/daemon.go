@@ -30,6 +30,7 @@ func (a *app) daemonStart() *cobra.Command {
 	return &cobra.Command{
 		Use:               "start",
 		Short:             "Start the daemon, if none runs",
+		Example:           "  banger daemon start",
 		Args:              none,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -45,6 +46,7 @@ func (a *app) daemonStatus() *cobra.Command {
 		Use:               "status",
 		Short:             "Show what daemon runs",
 		Long:              statusHelp,
+		Example:           "  banger daemon status",
 		Args:              none,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -129,6 +131,7 @@ func (a *app) daemonStop() *cobra.Command {
 		Use:               "stop",
 		Short:             "Stop the daemon; machines go on",
 		Long:              stopDaemonHelp,
+		Example:           "  banger daemon stop",
 		Args:              none,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(c *cobra.Command, _ []string) error {

@@ -25,6 +25,7 @@ func (a *app) imageList() *cobra.Command {
 		Use:               "list",
 		Aliases:           []string{"ls"},
 		Short:             "List images that are built",
+		Example:           "  banger image list",
 		Args:              none,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -64,6 +65,7 @@ func (a *app) imageShow() *cobra.Command {
 	return &cobra.Command{
 		Use:               "show IMAGE",
 		Short:             "Show an image and its packages",
+		Example:           "  banger image show debian-bookworm",
 		Args:              exactly(1, "one image"),
 		ValidArgsFunction: once(a.completeImages()),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -113,6 +115,7 @@ func (a *app) imageDelete() *cobra.Command {
 		Use:               "delete IMAGE…",
 		Aliases:           []string{"rm"},
 		Short:             "Delete images that no machine stands on",
+		Example:           "  banger image delete busybox tools",
 		Args:              atLeastOne("one image or more"),
 		ValidArgsFunction: a.completeImages(),
 		RunE: func(c *cobra.Command, names []string) error {

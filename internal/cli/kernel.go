@@ -77,6 +77,7 @@ func (a *app) kernelList() *cobra.Command {
 		Use:               "list",
 		Aliases:           []string{"ls"},
 		Short:             "List kernels that are there",
+		Example:           "  banger kernel list",
 		Args:              none,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -116,6 +117,7 @@ func (a *app) kernelShow() *cobra.Command {
 	return &cobra.Command{
 		Use:               "show KERNEL",
 		Short:             "Show a kernel",
+		Example:           "  banger kernel show debian-cloud",
 		Args:              exactly(1, "one kernel"),
 		ValidArgsFunction: once(a.completeKernels()),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -156,6 +158,7 @@ func (a *app) kernelDelete() *cobra.Command {
 		Use:               "delete KERNEL…",
 		Aliases:           []string{"rm"},
 		Short:             "Delete kernels that no machine uses",
+		Example:           "  banger kernel delete mine",
 		Args:              atLeastOne("one kernel or more"),
 		ValidArgsFunction: a.completeKernels(),
 		RunE: func(c *cobra.Command, names []string) error {

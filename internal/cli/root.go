@@ -42,6 +42,7 @@ func (a *app) rootCommand() *cobra.Command {
 	root.SetIn(a.In)
 	root.SetErr(a.Err)
 	root.SetVersionTemplate("banger {{.Version}}\n")
+	root.SetHelpTemplate(helpTemplate)
 	root.SetUsageTemplate(usageTemplate)
 	root.SetFlagErrorFunc(flagError)
 	f := root.PersistentFlags()
@@ -64,7 +65,16 @@ func (a *app) rootCommand() *cobra.Command {
 		in(groupSelf, a.daemonCommand()), in(groupSelf, a.sshConfig()), a.sshProxy(), in(groupSelf, a.completionCommand()), in(groupSelf, a.versionCommand()),
 		in(groupSelf, helpCommand()),
 	)
+	plainUsage(root)
 	return asGroup(root)
+}
+
+// plainUsage has cobra add nothing to how commands say that they are used.
+func plainUsage(c *cobra.Command) {
+	c.DisableFlagsInUseLine = true
+	for _, sub := range c.Commands() {
+		plainUsage(sub)
+	}
 }
 
 // helpCommand is "banger help vm run", which is "banger vm run --help".
@@ -215,6 +225,11 @@ func unique(args []string) []string {
 	}
 	return out
 }
+
+// helpTemplate is cobra's, with a full stop where there is but a summary.
+const helpTemplate = `{{with .Long}}{{.}}{{else}}{{.Short}}.{{end}}
+
+{{.UsageString}}`
 
 // usageTemplate is cobra's, with less of it.
 const usageTemplate = `Usage:{{if .HasAvailableSubCommands}}

@@ -30,6 +30,7 @@ const runExamples = `  banger vm run -- uname -a
 func (a *app) runAlias() *cobra.Command {
 	c := a.vmRun()
 	c.Short = `The same as "vm run"`
+	c.Example = strings.ReplaceAll(runExamples, "banger vm run", "banger run")
 	return c
 }
 

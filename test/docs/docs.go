@@ -9,6 +9,7 @@
 //	sh               every line is a command; what it prints is not looked at
 //	console real     the same, in a real machine alone, with the small image
 //	console debian   the same, with Debian's; both also behind sh
+//	help             a command's help, which another test compares
 //
 // Where no machine is real, guests' commands run on the host: what writes
 // anywhere or looks at the guest is real. A page with a real block is run from
@@ -129,6 +130,8 @@ func readBlock(info string, lines []string, first int) ([]Example, error) {
 		examples = console(lines, first)
 	case "sh":
 		examples = script(lines, first)
+	case "help":
+		return nil, nil
 	default:
 		if slices.ContainsFunc(lines, looksRun) {
 			return nil, errors.New(`a block with commands is marked "console" or "sh"`)

@@ -70,6 +70,7 @@ func TestMatch(t *testing.T) {
 		{"NAME STATE", "NAME      STATE  ", true},
 		{"web … ago", "web running 3s ago", true},
 		{"web … ago", "web running 3s", false},
+		{"web … tiny … ", "web  tiny", true},
 		{"a…b…c", "a1b2c", true},
 		{"a…b…c", "a1c", false},
 		{"…", "", true},

@@ -35,7 +35,11 @@ func TestDocs(t *testing.T) {
 			if p.Debian() {
 				conf = append(conf, `image = "debian-bookworm"`, `memory = "512M"`)
 			}
-			b, home := newBed(t, conf...), t.TempDir()
+			b := newBed(t, conf...)
+			home := filepath.Join(b.root, "home")
+			if err := os.Mkdir(home, 0o755); err != nil {
+				t.Fatal(err)
+			}
 			p.Run(t, home, func(ctx context.Context, script string) *exec.Cmd {
 				template := b.cmd() // whatever it takes to run something here
 				c := exec.CommandContext(ctx, "sh", "-c", script)
