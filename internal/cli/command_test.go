@@ -274,7 +274,7 @@ func TestExecResize(t *testing.T) {
 	root := bed(t)
 	must(t, program(root, "vm", "create", "web").Run())
 	f, c := onTerminal(t, root, "vm", "exec", "-t", "web", "--", "sh", "-c",
-		`stty size; trap 'stty size' WINCH; while :; do sleep 0.01; done`)
+		`trap 'stty size' WINCH; stty size; while :; do sleep 0.01; done`)
 	readUntil(t, f, "30 100\r\n")
 	for _, size := range []pty.Winsize{{Rows: 40, Cols: 120}, {Rows: 10, Cols: 20}, {Rows: 50, Cols: 200}} {
 		must(t, pty.Setsize(f, &size))
