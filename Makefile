@@ -45,7 +45,9 @@ bench: test-packages build
 
 # What repeats, at length; fuzzing for minutes.
 soak: test-packages build
-	BANGER_SOAK_ROUNDS=50 go test -tags e2e -count=1 -timeout 3h -v -run 'TestHandles|TestDaemonKilledWhileStreaming' ./test/e2e
+	go test -count=1 -timeout 1h -run TestWalk ./internal/lifecycle -rapid.checks=1000
+	BANGER_SOAK_ROUNDS=50 go test -tags e2e -count=1 -timeout 3h -v -run 'TestHandles|TestDaemonKilledWhileStreaming|TestRandomWalk' ./test/e2e
+	BANGER_SOAK_ROUNDS=100 go test -tags e2e -count=1 -timeout 3h -v -run 'InCycles' ./test/e2e
 	scripts/fuzz 5m
 
 lint:

@@ -29,9 +29,18 @@ var errBoom = errors.New("boom")
 
 func nobody(string, string, int64, int64) {}
 
+// A tester is a [testing.T] or a [rapid.T].
+type tester interface {
+	Helper()
+	Error(args ...any)
+	Errorf(format string, args ...any)
+	Fatal(args ...any)
+	Fatalf(format string, args ...any)
+}
+
 // A life is one daemon's time on a world.
 type life struct {
-	t     *testing.T
+	t     tester
 	w     *daemontest.World
 	paths config.Paths
 	*lifecycle.Manager

@@ -38,13 +38,13 @@ func (m *Manager) CheckRoom(ctx context.Context) {
 	}
 	m.keepReserve(free)
 	for _, l := range m.allLive() {
-		mach, stands := l.standing()
+		mach, st := l.standing()
 		switch {
 		case mach == nil:
 			continue
-		case !stands && free < pauseBelow:
+		case st == vmm.Running && free < pauseBelow:
 			err = mach.Pause(ctx)
-		case stands && free >= resumeAbove && l.mayTry():
+		case stands(st) && free >= resumeAbove && l.mayTry():
 			err = mach.Resume(ctx)
 		}
 		if err != nil && l.ctx.Err() == nil {
@@ -72,6 +72,9 @@ func (m *Manager) attend(l *live, mach vmm.Machine) {
 	}
 }
 
+// stands reports whether a guest's processors stand.
+func stands(s vmm.Status) bool { return s == vmm.Paused || s == vmm.IOError }
+
 // lookWhetherStands makes the record of a machine that is up say whether its
 // guest stands, and tells those whose commands run in it. An error means that
 // it is not known, or not recorded.
@@ -80,10 +83,8 @@ func (m *Manager) lookWhetherStands(l *live, mach vmm.Machine) error {
 	if err != nil {
 		return err
 	}
-	stands := st == vmm.Paused || st == vmm.IOError
-	was := l.setStands(stands)
-	if stands != was {
-		l.tell(m.standNotice(l.v, stands))
+	if was := l.setStatus(st); stands(was) != stands(st) {
+		l.tell(m.standNotice(l.v, stands(st)))
 	}
 	unlock, err := m.locks.Lock(l.ctx, l.v.ID)
 	if err != nil {
@@ -109,7 +110,7 @@ func (m *Manager) recordStands(l *live, mach vmm.Machine) error {
 		return err
 	}
 	switch {
-	case v.State == vm.Running && (st == vmm.Paused || st == vmm.IOError):
+	case v.State == vm.Running && stands(st):
 		_, err = m.change(l.ctx, v.ID, vm.Change{To: vm.Paused, Reason: m.fullReason()})
 	case v.State == vm.Paused && st == vmm.Running:
 		_, err = m.change(l.ctx, v.ID, vm.Change{To: vm.Running})
@@ -200,26 +201,27 @@ func (m *Manager) giveReserve() bool {
 }
 
 // standing returns the connection to the VMM, nil if it does not answer, and
-// whether the guest stands.
-func (l *live) standing() (vmm.Machine, bool) {
+// what it last said of its guest.
+func (l *live) standing() (vmm.Machine, vmm.Status) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.mach, l.stands
+	return l.mach, l.status
 }
 
-func (l *live) setStands(stands bool) (was bool) {
+func (l *live) setStatus(s vmm.Status) (was vmm.Status) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	was, l.stands = l.stands, stands
+	was, l.status = l.status, s
 	return was
 }
 
 // mayTry reports whether it is time to let a machine that stands go on, and
-// takes the turn.
+// takes the turn: one that met the end of the disk although there seems to be
+// room (a quota) may do so again at once.
 func (l *live) mayTry() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if time.Since(l.tried) < resumeEvery {
+	if l.status == vmm.IOError && time.Since(l.tried) < resumeEvery {
 		return false
 	}
 	l.tried = time.Now()

@@ -14,10 +14,17 @@ import (
 // becomes waits until a machine's record is in a state.
 func (l *life) becomes(id vm.ID, want vm.State) vm.VM {
 	l.t.Helper()
+	return l.becomesWhile(func() {}, id, want)
+}
+
+// becomesWhile is becomes, calling f from time to time.
+func (l *life) becomesWhile(f func(), id vm.ID, want vm.State) vm.VM {
+	l.t.Helper()
 	deadline := time.After(10 * time.Second)
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
 	for {
+		f()
 		v := l.record(id)
 		if v.State == want {
 			return v
@@ -30,13 +37,12 @@ func (l *life) becomes(id vm.ID, want vm.State) vm.VM {
 	}
 }
 
-// room makes n bytes free and lets the manager look, until the record says
-// what it should.
+// room makes n bytes free and lets the manager look, as the daemon does from
+// time to time, until the record says what it should.
 func (l *life) room(n int64, id vm.ID, want vm.State) vm.VM {
 	l.t.Helper()
 	l.w.Host.SetSpare(n)
-	l.CheckRoom(context.Background())
-	return l.becomes(id, want)
+	return l.becomesWhile(func() { l.CheckRoom(context.Background()) }, id, want)
 }
 
 // A disk that is about to be full pauses machines, says so, and lets them go

@@ -34,7 +34,7 @@ type live struct {
 	mu     sync.Mutex
 	mach   vmm.Machine // nil until the VMM's API has answered; guarded by mu
 	agent  guest.Agent // nil until dialled; guarded by mu
-	stands bool        // the guest's processors stand; guarded by mu
+	status vmm.Status  // what the VMM last said of its guest; guarded by mu
 	tried  time.Time   // when it was last let go on; guarded by mu
 
 	nmu     sync.Mutex

@@ -120,6 +120,7 @@ func TestVMMKilledDuringBoot(t *testing.T) {
 
 func TestImageIsDamaged(t *testing.T) {
 	b := newBed(t)
+	b.outside = true
 	b.must("vm", "create", "--no-start", "web") // so that image and kernel are there
 	b.must("vm", "delete", "web")
 	b.must("daemon", "stop")
@@ -135,13 +136,13 @@ func TestImageIsDamaged(t *testing.T) {
 		}
 	}
 	b.configure(fmt.Sprintf("cache = %q", cache), `image = "busybox"`, `memory = "192M"`, `disk = "64M"`)
-	b.wants(125, "", "banger image build busybox", "vm", "run", "--", "true")
+	b.wants(125, "", "banger image build busybox", "vm", "run", "--network", "none", "--", "true")
 	b.must("image", "build", "busybox")
-	b.wants(0, "works\n", "", "vm", "run", "--", "echo", "works")
+	b.wants(0, "works\n", "", "vm", "run", "--network", "none", "--", "echo", "works")
 	vmlinux, err := filepath.EvalSymlinks(cache + "/kernels/debian-cloud/current/vmlinux")
 	must(t, err)
 	must(t, os.Truncate(vmlinux, 1<<20))
-	b.wants(125, "", "banger kernel pull debian-cloud", "vm", "run", "--", "true")
+	b.wants(125, "", "banger kernel pull debian-cloud", "vm", "run", "--network", "none", "--", "true")
 }
 
 func TestFullDisk(t *testing.T) {
@@ -190,6 +191,7 @@ func TestHostLacksSomething(t *testing.T) {
 // The same recipe on the same archive gives the same files.
 func TestImageIsDeterministic(t *testing.T) {
 	b := newBed(t)
+	b.outside = true
 	list := func() []string {
 		b.must("image", "build", "busybox")
 		root, err := filepath.EvalSymlinks(filepath.Join(cacheDir, "images/busybox/current/root.ext4"))

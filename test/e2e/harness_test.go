@@ -49,14 +49,51 @@ func testMain(m *testing.M) int {
 		return 1
 	}
 	binDir = dir
+	if err := os.Chmod(dir, 0o755); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	if cacheDir, err = filepath.Abs("../../.cache/test"); err == nil {
 		err = os.MkdirAll(cacheDir, 0o755)
+	}
+	if err == nil {
+		err = fetchParts(dir, "busybox", "debian-bookworm")
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	return m.Run()
+}
+
+// fetchParts makes the images, and with them the kernel, that tests boot: the
+// namespaces that they run in have no way to a package archive.
+func fetchParts(dir string, images ...string) error {
+	root := filepath.Join(dir, "root")
+	if err := os.Mkdir(root, 0o711); err != nil {
+		return err
+	}
+	conf := fmt.Sprintf("cache = %q\n", cacheDir)
+	if err := os.WriteFile(filepath.Join(root, "config.toml"), []byte(conf), 0o600); err != nil {
+		return err
+	}
+	run := func(args ...string) error {
+		c := exec.Command(filepath.Join(dir, "banger"), append([]string{"--root", root}, args...)...)
+		if out, err := c.CombinedOutput(); err != nil {
+			return fmt.Errorf("banger %q: %w\n%s", args, err, out)
+		}
+		return nil
+	}
+	var errs []error
+	for _, image := range images {
+		// Whatever is missing is built and pulled for a machine to be made.
+		if err := run("vm", "create", "--no-start", "--network", "none", "--image", image, image); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		errs = append(errs, run("vm", "delete", image))
+	}
+	return errors.Join(append(errs, run("daemon", "stop"))...)
 }
 
 // A bed is one daemon's ground: a root of its own, and a network namespace of
@@ -69,6 +106,7 @@ type bed struct {
 	paths      config.Paths
 	failpoints string // for daemons started from now on
 	resolvConf string // stands for /etc/resolv.conf, if it is not empty
+	outside    bool   // daemons run in the host's own namespace, where packages come from; machines have no network
 }
 
 // newBed returns a ground on which the busybox image is the default; conf are
@@ -226,6 +264,9 @@ func (b *bed) cmd(args ...string) *exec.Cmd {
 	b.t.Cleanup(cancel)
 	argv := append([]string{"--net=/run/netns/" + b.host.Name, filepath.Join(binDir, "banger")}, args...)
 	c := exec.CommandContext(ctx, "nsenter", argv...)
+	if b.outside {
+		c = exec.CommandContext(ctx, argv[1], argv[2:]...)
+	}
 	c.Env = append(os.Environ(), "BANGER_ROOT="+b.root)
 	if b.resolvConf != "" {
 		through(c, "unshare", "-m", "sh", "-c", "mount --bind "+b.resolvConf+` /etc/resolv.conf && exec "$0" "$@"`)
