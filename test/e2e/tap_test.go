@@ -54,12 +54,7 @@ func openTap(name string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	req, err := unix.NewIfreq(name)
-	if err == nil {
-		req.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI)
-		err = unix.IoctlIfreq(fd, unix.TUNSETIFF, req)
-	}
-	if err == nil {
+	if err = attachTap(fd, name); err == nil {
 		err = unix.SetNonblock(fd, true) // after TUNSETIFF: before it, polling does not work
 	}
 	if err != nil {
@@ -67,6 +62,15 @@ func openTap(name string) (*os.File, error) {
 		return nil, err
 	}
 	return os.NewFile(uintptr(fd), name), nil
+}
+
+func attachTap(fd int, name string) error {
+	req, err := unix.NewIfreq(name)
+	if err != nil {
+		return err
+	}
+	req.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI)
+	return unix.IoctlIfreq(fd, unix.TUNSETIFF, req)
 }
 
 func (g *tapGuest) read() {
@@ -275,4 +279,24 @@ func sendUDP(t *testing.T, ns *netns.NS, to string, payload []byte) {
 		_, err = c.Write(payload)
 		return err
 	}))
+}
+
+// openTapAs takes a tap as a user who may do nothing else, and lets it go. The
+// device that all taps come by is opened before: on some hosts, only root may.
+func openTapAs(host *netns.NS, name string, uid uint32) error {
+	return host.Do(func() error {
+		fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		// The thread's own credentials, as the kernel has them, not the
+		// process's: the thread ends with the call.
+		for _, set := range []uintptr{unix.SYS_SETRESGID, unix.SYS_SETRESUID} {
+			if _, _, e := unix.RawSyscall(set, uintptr(uid), uintptr(uid), uintptr(uid)); e != 0 {
+				return e
+			}
+		}
+		return attachTap(fd, name)
+	})
 }

@@ -77,7 +77,9 @@ func (n *Network) probes(c *conn) (map[hook][]probe, error) {
 	if err != nil {
 		return nil, err
 	}
-	guest, outside := gateway.Next(), netip.MustParseAddr("192.0.2.1") // RFC 5737
+	// Any address of the internet; nothing is sent to it. Those that are meant
+	// for examples some firewalls drop.
+	guest, outside := gateway.Next(), netip.MustParseAddr("1.1.1.1")
 	tap, tap2 := network.TapName(n.tag, "00000000"), network.TapName(n.tag, "00000001")
 	const fresh, answer = expr.CtStateBitNEW, expr.CtStateBitESTABLISHED
 	ps := map[hook][]probe{
