@@ -76,7 +76,7 @@ func (o *copyOut) Have() (*wire.CopyHave, error) {
 
 // receiveCopy puts what the host sends where it wants it.
 func receiveCopy(st *copyStream, start *wire.CopyStart, home string) error {
-	o := transfer.ReceiveOptions{Special: true, Resume: start.GetResume()}
+	o := transfer.ReceiveOptions{Special: true, Sync: true, Resume: start.GetResume()}
 	for _, b := range start.GetNames() {
 		o.Names = append(o.Names, string(b))
 	}

@@ -83,7 +83,7 @@ var owners = map[string][]string{
 		"internal/agent", "internal/api/client", "internal/cli", "internal/daemon", "internal/daemon/daemontest",
 		"internal/disk/*", "internal/ext4", "internal/filestore", "internal/guest/boot",
 		"internal/guest/transport", "internal/handle", "internal/hostcmd",
-		"internal/image/recipe", "internal/network/linux", "internal/plainfile", "internal/vmm/*", "test/*",
+		"internal/image/recipe", "internal/network/linux", "internal/plainfile", "internal/transfer", "internal/vmm/*", "test/*",
 	},
 	"golang.org/x/term":          {"internal/cli"},
 	"google.golang.org/protobuf": {"internal/api", "internal/api/server", "internal/cli"},

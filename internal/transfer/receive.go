@@ -6,7 +6,8 @@ import (
 	"io/fs"
 	"os"
 	"slices"
-	"syscall"
+
+	"golang.org/x/sys/unix"
 
 	"banger/internal/guest/wire"
 )
@@ -21,6 +22,9 @@ type ReceiveOptions struct {
 	// host's end a guest must not give them.
 	Special bool
 	Resume  bool // go on with what an interrupted copy has left
+	// Sync has everything on the disk by the time that all of it is in its
+	// place, and a file or directory of the first level before it is there.
+	Sync bool
 	// Progress is told what is being received, and how many bytes of how
 	// many, by the sender's account, have been. May be nil.
 	Progress func(path string, done, total int64)
@@ -60,6 +64,7 @@ type level struct {
 	stage  string   // its name until it is whole; empty: its own
 	parent *os.Root // of stage
 	lock   *os.File // of stage
+	dirty  bool     // files were put in it that are not on the disk yet
 }
 
 // NewReceiver returns a receiver for what is to be at path: in it, if it is a
@@ -159,7 +164,10 @@ func (r *Receiver) item(it *wire.CopyItem) (*wire.CopyHave, error) {
 			return nil, invalid("an end before the end")
 		}
 		r.ended = true
-		return nil, nil
+		if !r.o.Sync {
+			return nil, nil
+		}
+		return nil, r.levels[0].sync((*os.File).Sync)
 	}
 	return nil, invalid("an item of no kind")
 }
@@ -218,7 +226,7 @@ func (r *Receiver) first() (place, error) {
 // kind may have to go for it.
 func (p place) free() error {
 	if p.name == "" {
-		return fail("write", p.path, syscall.EISDIR)
+		return fail("write", p.path, unix.EISDIR)
 	}
 	fi, err := p.root.Lstat(p.name)
 	switch {
@@ -227,7 +235,7 @@ func (p place) free() error {
 	case err != nil:
 		return fail("write", p.path, err)
 	case fi.IsDir():
-		return fail("write", p.path, syscall.EISDIR)
+		return fail("write", p.path, unix.EISDIR)
 	case !fi.Mode().IsRegular() && fi.Mode()&fs.ModeSymlink == 0:
 		return fail("write", p.path, ErrKind)
 	}

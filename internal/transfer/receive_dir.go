@@ -6,6 +6,8 @@ import (
 	"os"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"banger/internal/guest/wire"
 )
 
@@ -144,6 +146,12 @@ func (r *Receiver) leave() error {
 		return invalid("a directory that ends and was not begun")
 	}
 	l := r.levels[len(r.levels)-1]
+	if r.o.Sync && (l.stage != "" || l.dirty) {
+		// All at once: file by file would take many times as long.
+		if err := l.sync(syncFS); err != nil {
+			return err
+		}
+	}
 	if l.ours {
 		if err := l.commit(); err != nil {
 			return err
@@ -168,6 +176,17 @@ func (l *level) commit() error {
 	}
 	return fail("write", l.path, l.parent.Rename(l.stage, l.name))
 }
+
+// sync has what is in the directory, or its entries, put on the disk.
+func (l *level) sync(how func(*os.File) error) error {
+	f, err := l.root.Open(".")
+	if err == nil {
+		err = errors.Join(how(f), f.Close())
+	}
+	return fail("sync", l.path, err)
+}
+
+func syncFS(f *os.File) error { return unix.Syncfs(int(f.Fd())) }
 
 // chmod goes through the open directory: by its name it might be another one.
 func (l *level) chmod(m fs.FileMode) error {

@@ -8,8 +8,9 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"banger/internal/guest/wire"
 )
@@ -143,7 +144,7 @@ func (s *sender) topFile(path string, fi fs.FileInfo) error {
 
 // openFlags open a file without waiting, whatever has become of it since it
 // was looked at.
-const openFlags = os.O_RDONLY | syscall.O_NONBLOCK | syscall.O_NOCTTY
+const openFlags = os.O_RDONLY | unix.O_NONBLOCK | unix.O_NOCTTY
 
 // dir sends a directory: the source itself, or the one at name in a directory
 // that is being sent.

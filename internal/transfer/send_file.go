@@ -7,6 +7,8 @@ import (
 	"os"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"banger/internal/guest/wire"
 )
 
@@ -130,17 +132,11 @@ func sparse(fi fs.FileInfo) bool {
 	return ok && st.Blocks*512 < fi.Size() // st_blocks counts 512 bytes (stat(2))
 }
 
-// seekData and seekHole find the next data and the next hole (lseek(2)).
-const (
-	seekData = 3
-	seekHole = 4
-)
-
 // segments is span for a file with holes.
 func (s *sender) segments(f *os.File, path string, from, to int64) error {
 	for from < to {
-		data, err := f.Seek(from, seekData)
-		if errors.Is(err, syscall.ENXIO) {
+		data, err := f.Seek(from, unix.SEEK_DATA)
+		if errors.Is(err, unix.ENXIO) {
 			data, err = to, nil // no data after it
 		}
 		if err != nil {
@@ -155,8 +151,8 @@ func (s *sender) segments(f *os.File, path string, from, to int64) error {
 		if from = data; from == to {
 			break
 		}
-		hole, err := f.Seek(from, seekHole)
-		if errors.Is(err, syscall.ENXIO) {
+		hole, err := f.Seek(from, unix.SEEK_HOLE)
+		if errors.Is(err, unix.ENXIO) {
 			err = errShorter
 		}
 		if err != nil {

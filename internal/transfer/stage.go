@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"banger/internal/guest/wire"
 )
 
@@ -47,13 +49,13 @@ const lockTime = 2 * time.Second
 func (in *incoming) open() error {
 	in.stage = stageName(in.name, in.size, in.mtime)
 	if err := in.removeOlder(in.name, in.stage); err != nil {
-		return fail("write", in.path, err)
+		return err
 	}
 	limit := time.Now().Add(lockTime)
 	for time.Now().Before(limit) {
 		f, err := openPart(in.root, in.stage)
 		if err != nil {
-			return fail("write", in.path, err)
+			return err
 		}
 		ours, err := lock(f, in.root, in.stage, limit)
 		if err == nil && ours {
@@ -61,7 +63,7 @@ func (in *incoming) open() error {
 		}
 		if err != nil {
 			f.Close()
-			return fail("write", in.path, err)
+			return err
 		}
 		if ours {
 			in.f = f
@@ -69,7 +71,7 @@ func (in *incoming) open() error {
 		}
 		f.Close() // another copy has put it in its place
 	}
-	return fail("write", in.path, ErrBusy)
+	return ErrBusy
 }
 
 // removeOlder removes parts of older versions of the file that is to be called
@@ -90,6 +92,9 @@ func (l *level) removeOlder(name, stage string) error {
 			}
 		}
 	}
+	if len(l.parts) == 0 {
+		return nil
+	}
 	for _, part := range l.parts[hash(name)] {
 		if part == stage {
 			continue
@@ -104,7 +109,7 @@ func (l *level) removeOlder(name, stage string) error {
 // openPart opens or makes a part. What stands at its name and can be none, is
 // removed.
 func openPart(d *os.Root, name string) (*os.File, error) {
-	flags := os.O_RDWR | os.O_CREATE | syscall.O_NONBLOCK
+	flags := os.O_RDWR | os.O_CREATE | unix.O_NONBLOCK
 	fi, err := d.Lstat(name)
 	switch {
 	case err == nil && !plain(fi):
@@ -134,8 +139,8 @@ func lock(f *os.File, d *os.Root, name string, limit time.Time) (bool, error) {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
 			break // it is ours; or this file system has no locks, as some of a network
 		}
 		if now := <-tick.C; now.After(limit) {

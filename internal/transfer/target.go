@@ -6,7 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // target is where a copy goes.
@@ -26,7 +27,7 @@ func openTarget(path string, several bool) (target, error) {
 	case err == nil && fi.IsDir():
 		return openIn(path, "")
 	case err == nil && several:
-		return target{}, fail("write", path, syscall.ENOTDIR)
+		return target{}, fail("write", path, unix.ENOTDIR)
 	case err == nil:
 		at, err := filepath.EvalSymlinks(path)
 		if err != nil {

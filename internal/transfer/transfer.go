@@ -22,8 +22,9 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"banger/internal/guest/wire"
 )
@@ -99,7 +100,7 @@ func list(dir *os.Root) ([]string, error) {
 // tells of: [os.Root] would follow a link.
 func openDir(dir *os.Root, name string, fi fs.FileInfo) (*os.Root, error) {
 	if !fi.IsDir() {
-		return nil, &fs.PathError{Op: "open", Path: name, Err: syscall.ENOTDIR}
+		return nil, &fs.PathError{Op: "open", Path: name, Err: unix.ENOTDIR}
 	}
 	sub, err := dir.OpenRoot(name)
 	if err != nil {
@@ -107,7 +108,7 @@ func openDir(dir *os.Root, name string, fi fs.FileInfo) (*os.Root, error) {
 	}
 	now, err := sub.Stat(".")
 	if err == nil && !os.SameFile(fi, now) {
-		err = &fs.PathError{Op: "open", Path: name, Err: syscall.ENOTDIR}
+		err = &fs.PathError{Op: "open", Path: name, Err: unix.ENOTDIR}
 	}
 	if err != nil {
 		sub.Close()
