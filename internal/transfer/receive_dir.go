@@ -66,35 +66,45 @@ func (l *level) make(in *os.Root, name string) error {
 
 // openStage makes the directory under a name of its own, or goes on with what
 // an interrupted copy has left there.
-func (l *level) openStage(p place, resume bool) (err error) {
+func (l *level) openStage(p place, resume bool) error {
 	l.stage, l.parent, l.ours = stageName(p.name, 0, 0), p.root, true
 	if err := p.removeOlder(p.name, l.stage); err != nil {
 		return err
 	}
-	if fi, err := p.root.Lstat(l.stage); err == nil && !fi.IsDir() {
-		if err := p.root.Remove(l.stage); err != nil {
+	limit := time.Now().Add(lockTime)
+	for time.Now().Before(limit) {
+		ours, err := l.tryStage(limit)
+		if ours && !resume && !l.fresh {
+			err = l.empty()
+		}
+		if ours && err == nil {
+			return nil
+		}
+		if err != nil {
+			return errors.Join(err, l.close())
+		}
+		if err := l.close(); err != nil { // another copy has put it in its place
 			return err
 		}
 	}
-	if err := l.make(p.root, l.stage); err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, l.close())
+	return ErrBusy
+}
+
+// tryStage opens and locks the directory's part, and reports whether it still
+// is the one of that name.
+func (l *level) tryStage(limit time.Time) (ours bool, err error) {
+	if fi, err := l.parent.Lstat(l.stage); err == nil && !fi.IsDir() {
+		if err := l.parent.Remove(l.stage); err != nil {
+			return false, err
 		}
-	}()
+	}
+	if err := l.make(l.parent, l.stage); err != nil {
+		return false, err
+	}
 	if l.lock, err = l.root.Open("."); err != nil {
-		return err
+		return false, err
 	}
-	same, err := lock(l.lock, p.root, l.stage, time.Now().Add(lockTime))
-	if err == nil && !same {
-		err = ErrBusy // whoever had it has just put it in its place
-	}
-	if err != nil || resume || l.fresh {
-		return err
-	}
-	return l.empty()
+	return lock(l.lock, l.parent, l.stage, limit)
 }
 
 // empty removes what is in the directory.
@@ -119,7 +129,10 @@ func (l *level) close() error {
 		err = l.lock.Close()
 		l.lock = nil
 	}
-	return errors.Join(err, l.root.Close())
+	if l.root != nil {
+		err = errors.Join(err, l.root.Close())
+	}
+	return err
 }
 
 // keep closes a directory that is not whole, for a later copy to go on with.

@@ -47,6 +47,9 @@ func (r *Receiver) begin(m *wire.CopyFile) error {
 		return err
 	}
 	if err := in.open(); err != nil {
+		if in.f != nil {
+			err = errors.Join(err, in.discard())
+		}
 		return fail("write", p.path, err)
 	}
 	r.file = in

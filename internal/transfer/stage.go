@@ -58,16 +58,13 @@ func (in *incoming) open() error {
 			return err
 		}
 		ours, err := lock(f, in.root, in.stage, limit)
-		if err == nil && ours {
-			err = in.cut(f)
-		}
-		if err != nil {
+		switch {
+		case err != nil:
 			f.Close()
 			return err
-		}
-		if ours {
+		case ours:
 			in.f = f
-			return nil
+			return in.cut()
 		}
 		f.Close() // another copy has put it in its place
 	}
@@ -159,8 +156,8 @@ func lock(f *os.File, d *os.Root, name string, limit time.Time) (bool, error) {
 }
 
 // cut leaves of a part what the sender leaves out.
-func (in *incoming) cut(f *os.File) error {
-	fi, err := f.Stat()
+func (in *incoming) cut() error {
+	fi, err := in.f.Stat()
 	if err != nil {
 		return err
 	}
@@ -168,20 +165,20 @@ func (in *incoming) cut(f *os.File) error {
 		return invalid("it begins at byte %d, and there are %d", in.at, fi.Size())
 	}
 	if fi.Size() > in.at {
-		if err := f.Truncate(in.at); err != nil {
+		if err := in.f.Truncate(in.at); err != nil {
 			return err
 		}
 	}
-	_, err = f.Seek(in.at, io.SeekStart)
+	_, err = in.f.Seek(in.at, io.SeekStart)
 	return err
 }
 
 // offer tells from where on files are wanted.
 func (r *Receiver) offer(o *wire.CopyOffer) (*wire.CopyHave, error) {
-	if len(o.GetFiles()) > maxOffer {
-		return nil, invalid("an offer of %d files", len(o.GetFiles()))
-	}
 	l := r.levels[len(r.levels)-1]
+	if n := len(o.GetFiles()); n > maxOffer || n > 1 && len(r.levels) == 1 {
+		return nil, invalid("an offer of %d files", n)
+	}
 	have := &wire.CopyHave{}
 	for _, f := range o.GetFiles() {
 		p := place{l, string(f.GetName()), ""}
