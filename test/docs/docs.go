@@ -163,8 +163,8 @@ func console(lines []string, first int) []Example {
 			continue
 		}
 		e := &examples[len(examples)-1]
-		if more, ok := strings.CutPrefix(line, "> "); ok && len(e.Want) == 0 {
-			e.Command += "\n" + more
+		if more, ok := strings.CutPrefix(line, ">"); ok && len(e.Want) == 0 {
+			e.Command += "\n" + strings.TrimPrefix(more, " ")
 		} else if strings.TrimSpace(line) != "" {
 			e.Want = append(e.Want, line)
 		}

@@ -15,6 +15,7 @@ func TestParse(t *testing.T) {
 $ banger vm create web
 web
 $ banger vm exec web \
+>
 > -- true
 ´´´
 Text.
@@ -38,10 +39,10 @@ $ true
 	}
 	want := Page{Name: "p.md", Examples: []Example{
 		{Line: 3, Command: "banger vm create web", Want: []string{"web"}},
-		{Line: 5, Command: "banger vm exec web \\\n-- true"},
-		{Line: 11, Command: "banger vm list   # another", Real: true, Debian: true},
-		{Line: 13, Command: "banger vm stop \\\n  web", Real: true, Debian: true},
-		{Line: 20, Command: "true", Real: true},
+		{Line: 5, Command: "banger vm exec web \\\n\n-- true"},
+		{Line: 12, Command: "banger vm list   # another", Real: true, Debian: true},
+		{Line: 14, Command: "banger vm stop \\\n  web", Real: true, Debian: true},
+		{Line: 21, Command: "true", Real: true},
 	}}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)

@@ -25,8 +25,10 @@ func (p Page) Run(t testing.TB, dir string, shell func(ctx context.Context, scri
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 		c := shell(ctx, e.Command)
 		c.Dir = dir
+		began := time.Now()
 		err := e.run(c)
 		cancel()
+		t.Logf("%s:%d: %.1f s: %s", p.Name, e.Line, time.Since(began).Seconds(), e.Command)
 		if err != nil {
 			t.Fatalf("%s:%d: %s\n%v", p.Name, e.Line, e.Command, err)
 		}
