@@ -159,7 +159,7 @@ func (d *Daemon) newServer(mech Mechanisms, dnsAddr string) *http.Server {
 			DNSAddr: dnsAddr, Warnings: func() []string { return d.warnings(mech) },
 			SSHIdentity: d.o.Paths.SSHIdentity(), KnownHosts: d.o.Paths.KnownHosts(),
 		},
-		Shutdown: d.Stop,
+		Log: d.o.Log, Shutdown: d.Stop,
 	}, connect.WithInterceptors(api.NewServerInterceptor(d.logInternal)))
 	var p http.Protocols
 	p.SetUnencryptedHTTP2(true)

@@ -41,10 +41,8 @@ func TestDocs(t *testing.T) {
 				t.Fatal(err)
 			}
 			p.Run(t, home, func(ctx context.Context, script string) *exec.Cmd {
-				template := b.cmd() // whatever it takes to run something here
-				c := exec.CommandContext(ctx, "sh", "-c", script)
-				c.Env = append(template.Env, "HOME="+home, path)
-				c.SysProcAttr = template.SysProcAttr
+				c := b.program(ctx, "sh", "-c", script)
+				c.Env = append(c.Env, "HOME="+home, path)
 				return c
 			})
 		})

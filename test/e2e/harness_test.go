@@ -262,10 +262,14 @@ type result struct {
 func (b *bed) cmd(args ...string) *exec.Cmd {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	b.t.Cleanup(cancel)
-	argv := append([]string{"--net=/run/netns/" + b.host.Name, filepath.Join(binDir, "banger")}, args...)
-	c := exec.CommandContext(ctx, "nsenter", argv...)
+	return b.program(ctx, append([]string{filepath.Join(binDir, "banger")}, args...)...)
+}
+
+// program returns a command on this bed.
+func (b *bed) program(ctx context.Context, argv ...string) *exec.Cmd {
+	c := exec.CommandContext(ctx, "nsenter", append([]string{"--net=/run/netns/" + b.host.Name}, argv...)...)
 	if b.outside {
-		c = exec.CommandContext(ctx, argv[1], argv[2:]...)
+		c = exec.CommandContext(ctx, argv[0], argv[1:]...)
 	}
 	c.Env = append(os.Environ(), "BANGER_ROOT="+b.root)
 	if b.resolvConf != "" {

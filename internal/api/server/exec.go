@@ -88,6 +88,7 @@ func (s *Server) relay(ctx context.Context, v vm.VM, start *wire.ExecStart, recv
 	defer stop()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	began := time.Now()
 	up := a.Exec(ctx)
 	defer up.CloseResponse() // ends the command, if it still runs
 	if err := up.Send(&wire.ExecRequest{Msg: &wire.ExecRequest_Start{Start: start}}); err != nil && !errors.Is(err, io.EOF) {
@@ -108,6 +109,7 @@ func (s *Server) relay(ctx context.Context, v vm.VM, start *wire.ExecStart, recv
 			return err
 		}
 		if resp.GetExit() != nil {
+			s.d.Log.Debug("exec", "vm", v.ID, "agent", time.Since(began))
 			return nil
 		}
 	}

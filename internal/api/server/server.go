@@ -8,6 +8,7 @@ package server
 
 import (
 	"context"
+	"log/slog"
 	"net/http"
 	"time"
 
@@ -40,6 +41,7 @@ type Deps struct {
 	Images   image.Library
 	Kernels  kernel.Library
 	Info     Info
+	Log      *slog.Logger
 	Shutdown func() // begins the daemon's end and returns at once
 }
 
