@@ -147,6 +147,9 @@ func lost(err error) error {
 	if errors.As(err, &ce) {
 		err = ce.Unwrap()
 	}
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		err = io.ErrUnexpectedEOF // in the middle of a message
+	}
 	return errkind.Wrap(errkind.Internal, &lostError{err})
 }
 

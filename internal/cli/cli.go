@@ -198,18 +198,20 @@ func (a *app) print(b []byte) error {
 	return nil
 }
 
-// helpWriter keeps the error of what cobra writes, which does not look at it.
+// helpWriter keeps the error of what cobra writes, which looks at it at times,
+// and then prints it. The rest is swallowed.
 type helpWriter struct {
 	w   io.Writer
 	err error
 }
 
 func (h *helpWriter) Write(p []byte) (int, error) {
-	n, err := h.w.Write(p)
-	if err != nil && h.err == nil {
-		h.err = &outputError{err}
+	if h.err == nil {
+		if _, err := h.w.Write(p); err != nil {
+			h.err = &outputError{err}
+		}
 	}
-	return n, err
+	return len(p), nil
 }
 
 // isOutput reports whether err is about our own output.

@@ -54,7 +54,7 @@ func TestFollowDaemonDies(t *testing.T) {
 	r.wantLine("booted")
 	must(t, killDaemon(root))
 	r.wantEnd(1, "", "hint: banger vm logs -f web\n")
-	if n := strings.Count(r.errs.String(), "\n"); n != 2 {
+	if said := r.errs.String(); strings.Count(said, "\n") != 2 || strings.Contains(said, "envelope") {
 		t.Errorf("stderr: %s", r.errs.String())
 	}
 	r = start(t, root, "vm", "logs", "-f", "web")
