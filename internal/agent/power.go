@@ -41,8 +41,8 @@ func (s service) Power(_ context.Context, req *connect.Request[wire.PowerRequest
 		return nil, connect.NewError(connect.CodeInvalidArgument, errors.New("power without an action"))
 	}
 	s.o.Log.Info("machine ends", "reboot", reboot)
-	unix.Sync()
-	s.power.once.Do(func() { time.AfterFunc(answerTime, func() { s.o.Power(reboot) }) })
+	s.o.Sync()
+	s.power.once.Do(func() { time.AfterFunc(s.o.AnswerTime, func() { s.o.Power(reboot) }) })
 	return connect.NewResponse(&wire.PowerResponse{}), nil
 }
 

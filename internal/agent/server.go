@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"golang.org/x/sys/unix"
 
 	"banger/internal/guest/wire"
 )
@@ -29,6 +30,12 @@ type ServeOptions struct {
 	// in a goroutine of its own, after the disks are synced and the answer
 	// has had time to leave. Nil: ask the guest's init, see endMachine.
 	Power func(reboot bool)
+	// Sync puts on the disks what was written. Nil: sync(2). For tests, whose
+	// disks are the host's.
+	Sync func()
+	// AnswerTime is what the answer to a request to end gets to leave; 0: what
+	// it needs on a real port.
+	AnswerTime time.Duration
 }
 
 // A Server is the agent's service without the byte stream that it is reached
@@ -55,6 +62,12 @@ func New(o ServeOptions) (*Server, error) {
 	}
 	if o.Power == nil {
 		o.Power = endMachine(o.Log)
+	}
+	if o.Sync == nil {
+		o.Sync = unix.Sync
+	}
+	if o.AnswerTime == 0 {
+		o.AnswerTime = answerTime
 	}
 	s := &Server{o: o, mux: http.NewServeMux(), spawn: newSpawner()}
 	s.ssh = sync.OnceValues(func() (*sshServer, error) { return newSSHServer(s) })

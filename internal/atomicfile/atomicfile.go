@@ -15,9 +15,25 @@ func Write(path string, data []byte, perm os.FileMode) error {
 	return WriteAs(path, data, perm, -1, -1)
 }
 
+// Replace is [Write] of a file that need not survive a crash of the host: who
+// reads it sees the old content or the new, but it is not waited for that
+// either is on the disk.
+func Replace(path string, data []byte, perm os.FileMode) error {
+	return replace(path, data, perm, -1, -1, func(*os.File) error { return nil })
+}
+
 // WriteAs is [Write] of a file that belongs to the given user and group from
 // the moment it is there; -1 is whoever calls. Giving a file away takes root.
-func WriteAs(path string, data []byte, perm os.FileMode, uid, gid int) (err error) {
+func WriteAs(path string, data []byte, perm os.FileMode, uid, gid int) error {
+	if err := replace(path, data, perm, uid, gid, (*os.File).Sync); err != nil {
+		return err
+	}
+	return SyncDir(filepath.Dir(path))
+}
+
+// replace writes a file under another name, has sync see to it that it is on
+// the disk, and renames it.
+func replace(path string, data []byte, perm os.FileMode, uid, gid int, sync func(*os.File) error) (err error) {
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*.tmp")
 	if err != nil {
 		return err
@@ -39,16 +55,13 @@ func WriteAs(path string, data []byte, perm os.FileMode, uid, gid int) (err erro
 	if err := f.Chmod(perm); err != nil {
 		return err
 	}
-	if err := f.Sync(); err != nil {
+	if err := sync(f); err != nil {
 		return fmt.Errorf("sync %s: %w", path, err)
 	}
 	if err := f.Close(); err != nil {
 		return err
 	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	return SyncDir(filepath.Dir(path))
+	return os.Rename(f.Name(), path)
 }
 
 // SyncDir makes the entries of a directory durable: without it a file that

@@ -8,22 +8,24 @@ import (
 )
 
 func TestWrite(t *testing.T) {
-	dir := t.TempDir()
-	path := filepath.Join(dir, "f")
-	for _, want := range []string{"one", "two"} {
-		if err := Write(path, []byte(want), 0o600); err != nil {
-			t.Fatal(err)
+	for name, write := range map[string]func(string, []byte, os.FileMode) error{"Write": Write, "Replace": Replace} {
+		dir := t.TempDir()
+		path := filepath.Join(dir, "f")
+		for _, want := range []string{"one", "two"} {
+			if err := write(path, []byte(want), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			got, err := os.ReadFile(path)
+			if err != nil || string(got) != want {
+				t.Errorf("%s: read %q, %v, want %q", name, got, err, want)
+			}
 		}
-		got, err := os.ReadFile(path)
-		if err != nil || string(got) != want {
-			t.Errorf("read %q, %v, want %q", got, err, want)
+		fi, err := os.Stat(path)
+		if err != nil || fi.Mode() != 0o600 {
+			t.Errorf("%s: mode %v, %v, want 0600", name, fi.Mode(), err)
 		}
+		onlyEntry(t, dir, "f")
 	}
-	fi, err := os.Stat(path)
-	if err != nil || fi.Mode() != 0o600 {
-		t.Errorf("mode %v, %v, want 0600", fi.Mode(), err)
-	}
-	onlyEntry(t, dir, "f")
 }
 
 func TestWriteFailsLeavesNothing(t *testing.T) {

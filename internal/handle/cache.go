@@ -86,7 +86,8 @@ func (c *Cache) Update(id vm.ID, f func(*Handle)) error {
 	if err != nil {
 		return err
 	}
-	if err := atomicfile.Write(c.pathOf(id), data, 0o600); err != nil {
+	// Not synced: after a crash of the host it holds no more.
+	if err := atomicfile.Replace(c.pathOf(id), data, 0o600); err != nil {
 		return fmt.Errorf("store handles: %w", err)
 	}
 	c.set(id, h)

@@ -90,7 +90,8 @@ func (k *KnownHosts) write() error {
 	for _, line := range slices.Sorted(maps.Values(k.lines)) {
 		text.WriteString(line)
 	}
-	if err := atomicfile.Write(k.path, []byte(text.String()), 0o644); err != nil {
+	// Not synced: the next daemon writes it anew.
+	if err := atomicfile.Replace(k.path, []byte(text.String()), 0o644); err != nil {
 		return fmt.Errorf("write known hosts: %w", err)
 	}
 	return nil

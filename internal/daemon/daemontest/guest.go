@@ -102,6 +102,7 @@ func (d Dialer) serve(s vmm.Spec, token string, c net.Conn) error {
 	srv, err := agent.New(agent.ServeOptions{
 		Bundle: b, Role: "init", Log: slog.New(slog.DiscardHandler),
 		SSHAddr: "127.0.0.1:1", // the host of the test may have a server of its own
+		Sync:    func() {}, AnswerTime: time.Nanosecond,
 		Power: func(reboot bool) {
 			if reboot {
 				d.Host.Reboot(s.ID)
