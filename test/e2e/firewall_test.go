@@ -113,6 +113,14 @@ func TestNetworkForeignFirewall(t *testing.T) {
 				if len(f.what) > 0 && before != table() {
 					t.Error("Apply changed what is not ours")
 				}
+				b.serve()
+				if len(f.what) > 0 { // and they are in the way indeed
+					if strings.HasPrefix(f.what[0], "table bridge") {
+						b.a.send(ether(b.b.mac, b.a.mac, typeIPv4, ipv4(protoUDP, b.a.ip, b.b.ip, udp(1, 2, bad))))
+					} else {
+						b.a.sendIP(protoUDP, netip.MustParseAddr(netns.Outside), udp(1, 7777, bad))
+					}
+				}
 				for _, o := range obstacles {
 					t.Logf("%s: %s", o.What, o.Hint)
 					b.host.Output(t, "sh", "-c", o.Hint)
@@ -126,13 +134,18 @@ func TestNetworkForeignFirewall(t *testing.T) {
 	}
 }
 
+// serve has what guests should reach answer.
+func (b *netBed) serve() {
+	b.t.Helper()
+	serveUDP(b.t, b.internet, netns.Outside+":7777")
+	serveUDP(b.t, b.host, b.gateway.String()+":53")
+	serveTCP(b.t, b.host, b.gateway.String()+":53")
+}
+
 // works checks that a guest reaches what it should.
 func (b *netBed) works() {
 	b.t.Helper()
 	outside := netip.MustParseAddr(netns.Outside)
-	serveUDP(b.t, b.internet, netns.Outside+":7777")
-	serveUDP(b.t, b.host, b.gateway.String()+":53")
-	serveTCP(b.t, b.host, b.gateway.String()+":53")
 	if got := b.a.asks(outside, 7777); got != netns.HostAddr {
 		b.t.Errorf("outside it comes from %s", got)
 	}
@@ -179,6 +192,7 @@ func TestNetworkDockerUser(t *testing.T) {
 	if got := chain(); !slices.Equal(got, want) {
 		t.Errorf("DOCKER-USER has %q, want %q", got, want)
 	}
+	b.serve()
 	b.works()
 	host.Output(t, "nft", "delete", "rule", "ip", "filter", "DOCKER-USER", "handle",
 		strings.TrimSpace(host.Output(t, "sh", "-c", `nft -a list chain ip filter DOCKER-USER | sed -n 's/.*"eth9".* handle //p'`)))

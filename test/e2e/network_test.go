@@ -5,6 +5,7 @@ package e2e
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"path/filepath"
@@ -74,6 +75,54 @@ func TestNetworkConforms(t *testing.T) {
 			AddRoute: func(p netip.Prefix) { host.IP(t, "route", "add", p.String(), "via", netns.InternetAddr) },
 		}
 	})
+}
+
+// What one start and one stop cost beside machines that run.
+func BenchmarkNetworkApply(b *testing.B) {
+	subnet := netip.MustParsePrefix("10.64.8.0/22")
+	ports := func(n int) (ps []network.Port) {
+		for i := range n {
+			ip := netip.AddrFrom4([4]byte{10, 64, 8, byte(i + 2)})
+			ps = append(ps, network.Port{ID: fmt.Sprintf("%08x", i), IP: ip, UID: uint32(4000 + i)})
+		}
+		return ps
+	}
+	for _, n := range []int{10, 100} {
+		host, _ := netns.New(b)
+		linuxNetwork := newNetworks(b, host)(testTag).(inNS).n
+		apply := func(b *testing.B, n int) {
+			if err := linuxNetwork.Apply(b.Context(), network.Want{Subnet: subnet, Ports: ports(n)}); err != nil {
+				b.Fatal(err)
+			}
+		}
+		run := func(name string, f func(*testing.B)) {
+			b.Run(fmt.Sprintf("%s/%d", name, n), func(b *testing.B) {
+				_ = host.Do(func() error { f(b); return nil }) // one thread for all
+			})
+		}
+		run("again", func(b *testing.B) {
+			apply(b, n)
+			for b.Loop() {
+				apply(b, n)
+			}
+		})
+		run("add", func(b *testing.B) {
+			for b.Loop() {
+				b.StopTimer()
+				apply(b, n-1)
+				b.StartTimer()
+				apply(b, n)
+			}
+		})
+		run("remove", func(b *testing.B) { // the most of it is the kernel's, for the tap
+			for b.Loop() {
+				b.StopTimer()
+				apply(b, n)
+				b.StartTimer()
+				apply(b, n-1)
+			}
+		})
+	}
 }
 
 // linksOf returns the links of a host but its loopback and its uplink.

@@ -35,9 +35,9 @@
 //
 // # Namespaces
 //
-// Sockets are opened by each call and closed at its end, on the thread that
-// called, as are the files in /proc/sys/net. So a call acts on the network
-// namespace that its thread is in; it starts no goroutine. [Network.Watch] is
-// the exception: its socket belongs to the namespace of the thread that called
-// it, its goroutine only reads from that.
+// The sockets of a [Network] belong to the network namespace of the thread that
+// made the first call, and the files in /proc/sys/net to that of the thread
+// that looks: all calls are made by threads of one namespace, as a daemon's
+// are. Nothing is done on another thread but reading from a socket in Watch,
+// and closing one.
 package linux

@@ -45,10 +45,12 @@ func dumped(f func() error) error {
 	return netlink.ErrDumpInterrupted
 }
 
-// links returns the host's links by name.
-func (c *conn) links() (map[string]netlink.Link, error) {
+func (c *conn) links() (map[string]netlink.Link, error) { return linksOf(c.Handle) }
+
+// linksOf returns the host's links by name.
+func linksOf(h *netlink.Handle) (map[string]netlink.Link, error) {
 	var list []netlink.Link
-	if err := dumped(func() (err error) { list, err = c.LinkList(); return err }); err != nil {
+	if err := dumped(func() (err error) { list, err = h.LinkList(); return err }); err != nil {
 		return nil, fmt.Errorf("list links: %w", err)
 	}
 	links := make(map[string]netlink.Link, len(list))

@@ -14,7 +14,7 @@ import (
 // milliseconds.
 const lockTime = 20 * time.Second
 
-// alone calls f with a connection of its own while no other call of any daemon
+// alone calls f with the connection to the kernel while no other call of any daemon
 // on this host is at work.
 func (n *Network) alone(ctx context.Context, f func(*conn) error) error {
 	if ctx.Err() != nil {
@@ -31,12 +31,7 @@ func (n *Network) alone(ctx context.Context, f func(*conn) error) error {
 		return err
 	}
 	defer unlock()
-	c, err := open()
-	if err != nil {
-		return err
-	}
-	defer c.close()
-	return f(c)
+	return n.use(f)
 }
 
 // lockHost takes the lock of all daemons, for whoever has the file at path

@@ -31,6 +31,7 @@ type Network struct {
 	log        *slog.Logger
 
 	turn    chan struct{} // holds one token while a call is at work
+	conn    *conn         // of whoever has the turn; nil: none is open
 	adopted chan struct{} // holds one token if Watch is to look again
 
 	mu   sync.Mutex
@@ -50,8 +51,8 @@ func New(o Options) *Network {
 	}
 }
 
-// conn is what one call talks to the kernel by. It belongs to the network
-// namespace of the thread that opened it.
+// conn is what calls talk to the kernel by. It belongs to the network namespace
+// of the thread that opened it.
 type conn struct {
 	*netlink.Handle
 	nft *nftables.Conn
@@ -70,9 +71,30 @@ func open() (*conn, error) {
 	return &conn{h, nft}, nil
 }
 
+// close gives the sockets up, and does not wait for it: the kernel has whoever
+// closes one of nftables' wait until all that transactions replaced is freed,
+// and everybody else's transactions wait for him (nft_rcv_nl_event in
+// net/netfilter/nf_tables_api.c). That takes several times what Apply does.
 func (c *conn) close() {
 	c.Close()
-	_ = c.nft.CloseLasting() // a socket that nobody uses any more
+	go func() { _ = c.nft.CloseLasting() }()
+}
+
+// use calls f with the connection of all calls. After an error there may be
+// something left to read in it, so the next call gets a new one. Preconditions:
+// the call holds n.turn.
+func (n *Network) use(f func(*conn) error) (err error) {
+	if n.conn == nil {
+		if n.conn, err = open(); err != nil {
+			return err
+		}
+	}
+	if err := f(n.conn); err != nil {
+		n.conn.close()
+		n.conn = nil
+		return err
+	}
+	return nil
 }
 
 // Apply makes the host as w says; see [network.Network].

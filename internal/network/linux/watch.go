@@ -57,15 +57,15 @@ func (n *Network) watch(ctx context.Context, gone func(id string)) error {
 
 // tellMissing tells of the taps that are wanted and not there.
 func (n *Network) tellMissing(gone func(id string)) error {
-	c, err := open()
+	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
 		return err
 	}
-	defer c.close()
+	defer h.Close()
 	n.mu.Lock()
 	wanted := slices.Collect(maps.Keys(n.taps)) // before looking: later ones are there
 	n.mu.Unlock()
-	links, err := c.links()
+	links, err := linksOf(h)
 	if err != nil {
 		return err
 	}
