@@ -190,4 +190,3 @@ func remoteCommand(argv []string) string {
 	}
 	return strings.Join(words, " ")
 }
-
