@@ -329,20 +329,3 @@ func tagOf(t *testing.T, root string) string {
 	a, _ := sshApp(root, "/")
 	return must1(a.paths())(t).Tag
 }
-
-// A shell gives a command its words as they were, whatever is in them.
-func TestRemoteCommand(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		argv := rapid.SliceOfN(rapid.SliceOfN(rapid.ByteRange(1, 255), 0, 12), 1, 5).Draw(t, "argv")
-		words := []string{"sh", "-c", `for a; do printf '%s\0' "$a"; done`, "sh"}
-		var want []byte
-		for _, w := range argv {
-			words = append(words, string(w))
-			want = append(append(want, w...), 0)
-		}
-		out, err := exec.Command("sh", "-c", remoteCommand(words)).Output()
-		if err != nil || !bytes.Equal(out, want) {
-			t.Fatalf("a shell made %q of %q: %v", out, argv, err)
-		}
-	})
-}

@@ -15,9 +15,9 @@ import (
 
 const sshHelp = `Log in to a machine that runs, or run a command in it, with this host's ssh.
 
-The command's words reach it as they are. The exit code is the command's; where
-ssh itself ends with 255 (the connection failed, or an SSH server of the image's
-own says that a signal ended the command) it is 125.
+The command's words reach it as they are. The exit code is the command's: 128+n
+if signal n ended it, 126 or 127 if it could not be run, 125 if ssh ended with
+255, which is how it says that it failed itself.
 
 "banger ssh-config" makes plain ssh, scp, rsync and git reach machines, too.`
 
@@ -85,7 +85,7 @@ func (a *app) runSSH(ctx context.Context, vm string, f sshFlags, argv []string) 
 	case err != nil:
 		return err
 	case code == sshFailed:
-		return errors.New("ssh ended with 255: the connection failed, or the command was ended by a signal or had that exit code")
+		return errors.New("ssh ended with 255: the connection failed, or the command has that exit code")
 	case code != 0:
 		return exitError(code)
 	}
@@ -180,13 +180,20 @@ func (a *app) sshArgs(name string, f sshFlags, argv []string) ([]string, error) 
 	return args, nil
 }
 
-// remoteCommand is what makes the guest's shell, to which SSH leaves it, run
-// argv as it is. Every word is quoted: one that a shell knows as a keyword, or
-// that looks like an assignment, is a word like any other.
+// runWords is a script for the guest's shell that runs its arguments as a
+// program and ends with its exit code. SSH servers say when a signal has ended
+// what they run, but OpenSSH's client then ends with 255, as if the connection
+// had failed; a shell ends with 128+n. What it would say about that is left out,
+// the program's own error output is not. Ctrl-C is for the program.
+const runWords = `exec 3>&2 2>/dev/null; trap : INT; (exec "$@" 2>&3 3>&-); exit $?`
+
+// remoteCommand is what makes the guest's login shell, to which SSH leaves it,
+// run argv as it is. Every word is quoted: one that a shell knows as a keyword,
+// or that looks like an assignment, is a word like any other.
 func remoteCommand(argv []string) string {
-	words := make([]string, len(argv))
-	for i, arg := range argv {
-		words[i] = "'" + strings.ReplaceAll(arg, "'", `'\''`) + "'"
+	words := []string{"exec", "/bin/sh", "-c"} // to shells of all kinds the same
+	for _, arg := range append([]string{runWords, "sh"}, argv...) {
+		words = append(words, "'"+strings.ReplaceAll(arg, "'", `'\''`)+"'")
 	}
 	return strings.Join(words, " ")
 }
