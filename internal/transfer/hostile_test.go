@@ -224,7 +224,7 @@ func FuzzReceiver(f *testing.F) {
 			if got, err := os.ReadFile(dir + "/outside"); err != nil || string(got) != "old" {
 				t.Errorf("outside: %q, %v", got, err)
 			}
-			for name := range snapshot(t, dir) {
+			for _, name := range names(t, dir) { // files with holes may be too large to read
 				if first, _, _ := strings.Cut(name, "/"); first != "dir" && first != "outside" && first != "new" && !isStage(first) {
 					t.Errorf("made %q", name)
 				}
