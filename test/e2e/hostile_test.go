@@ -1,0 +1,91 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"banger/test/netns"
+)
+
+// Where somebody has the port for names, the next one is used, and that is
+// said.
+func TestPortForNamesIsTaken(t *testing.T) {
+	b := newBed(t)
+	serveHTTP(t, b.host, "127.0.0.1:42069")
+	b.must("vm", "create", "web")
+	b.wants(0, "42069 is taken", "", "daemon", "status")
+	b.wants(0, "127.0.0.1:42070", "", "daemon", "status")
+	ip := fmt.Sprint(b.show("web")["guest_ip"])
+	if got := b.host.Output(t, "dig", "+short", "-p", "42070", "@127.0.0.1", "web.vm"); strings.TrimSpace(got) != ip {
+		t.Errorf("web.vm is %q, want %s", got, ip)
+	}
+}
+
+// Another firewall that drops what is forwarded is named with the line that lets
+// machines through, and the line works.
+func TestForeignFirewall(t *testing.T) {
+	b := newBed(t)
+	serveHTTP(t, b.internet, netns.Outside+":80")
+	b.host.Output(t, "nft", "add table ip strict; add chain ip strict middle { type filter hook forward priority 0; policy drop; }")
+	b.host.Output(t, "sh", "-c", "echo 0 > /proc/sys/net/bridge/bridge-nf-call-iptables")
+	t.Cleanup(func() { b.host.Output(t, "nft", "delete", "table", "ip", "strict") })
+	b.must("vm", "create", "web")
+	b.guestCannot("web", "wget -T 2 -qO- http://"+netns.Outside+"/")
+	status := b.must("daemon", "status")
+	_, line, ok := strings.Cut(lineWith(status, "table ip strict"), "let them through with: ")
+	if !ok {
+		t.Fatalf("daemon status:\n%s", status)
+	}
+	b.host.Output(t, "sh", "-c", strings.TrimSpace(line))
+	b.guestCan("web", "wget -T 5 -qO- http://"+netns.Outside+"/", "you are "+netns.HostAddr)
+	if status := b.must("daemon", "status"); strings.Contains(status, "strict") {
+		t.Errorf("after the line was pasted:\n%s", status)
+	}
+}
+
+// A guest that writes to its console without end costs the host no more than
+// the log may hold.
+func TestGuestFloodsItsConsole(t *testing.T) {
+	b := newBed(t, `console_log_max = "64K"`)
+	b.must("vm", "create", "web")
+	b.must("vm", "exec", "web", "--", "sh", "-c", "timeout 12 yes flooding > /dev/ttyS0; true")
+	log := fmt.Sprint(b.show("web")["log_path"])
+	b.eventually("the log is within its limit", 15*time.Second, func() bool {
+		fi, err := os.Stat(log)
+		return err == nil && fi.Size() <= 64<<10
+	})
+	b.wants(0, "flooding", "", "vm", "logs", "web")
+	b.wants(0, "here\n", "", "vm", "exec", "web", "--", "echo", "here")
+}
+
+// A guest that takes its agent's place and writes what it likes to the port is
+// cut off; other machines do not notice, and it can be deleted.
+func TestGuestFloodsTheAgentsPort(t *testing.T) {
+	b := newBed(t, `memory = "96M"`)
+	b.must("vm", "create", "rogue")
+	b.must("vm", "create", "other")
+	port := `for d in /sys/class/virtio-ports/*; do [ "$(cat $d/name)" = banger.agent ] && echo /dev/${d##*/}; done`
+	// It stops the agent, whose PID 1 would start it again, and keeps the port.
+	b.run("--timeout", "10s", "vm", "exec", "rogue", "--", "sh", "-c",
+		"p=$("+port+"); setsid sh -c \"while :; do cat /dev/zero > $p; done\" & while :; do killall -9 banger-agent; done")
+	start := time.Now()
+	r := b.run("--timeout", "60s", "vm", "exec", "rogue", "--", "true")
+	if took := time.Since(start); took > 40*time.Second || r.code != 125 && r.code != 0 {
+		t.Errorf("exit %d after %s: %s", r.code, took, r.stderr)
+	}
+	t.Logf("exit %d after %s: %s", r.code, time.Since(start), r.stderr)
+	b.wants(0, "here\n", "", "vm", "exec", "other", "--", "echo", "here")
+	status, err := os.ReadFile(filepath.Join("/proc", fmt.Sprint(b.daemonPID()), "status"))
+	must(t, err)
+	var kb int
+	if _, err := fmt.Sscanf(lineWith(string(status), "VmRSS:"), "VmRSS: %d kB", &kb); err != nil || kb > 100<<10 {
+		t.Errorf("the daemon has %d kB resident, %v", kb, err)
+	}
+	b.must("vm", "delete", "rogue")
+}
