@@ -18,19 +18,22 @@ import (
 type foreignFirewall struct {
 	name, rules string
 	what        []string // how its obstacles are told, sorted; none: there is none
+	// hint is the line of a tool that may not be here, and does what the rules
+	// in mends do; empty: every obstacle's line is run.
+	hint, mends string
 }
 
 var foreignFirewalls = []foreignFirewall{
 	{"policy", `table ip filter {
 		chain FORWARD { type filter hook forward priority filter; policy drop; }
-	}`, []string{"table ip filter, chain FORWARD (policy drop)"}},
+	}`, []string{"table ip filter, chain FORWARD (policy drop)"}, "", ""},
 	{"lets answers through", `table inet mine {
 		chain forward { type filter hook forward priority 5; policy drop
 			ct state vmap { established : accept, related : accept, invalid : drop }
 			ct state { established, related } accept
 			iifname "docker0" accept
 		}
-	}`, []string{"table inet mine, chain forward (policy drop)"}},
+	}`, []string{"table inet mine, chain forward (policy drop)"}, "", ""},
 	{"rejects at the end", `table inet mine {
 		chain others { ip saddr 198.18.0.0/15 accept
 			counter reject with icmpx admin-prohibited
@@ -39,17 +42,17 @@ var foreignFirewalls = []foreignFirewall{
 			iifname "lo" accept
 			jump others
 		}
-	}`, []string{"table inet mine, chain forward (a rule drops)"}},
+	}`, []string{"table inet mine, chain forward (a rule drops)"}, "", ""},
 	{"names too", `table ip filter {
 		chain FORWARD { type filter hook forward priority filter; policy drop; }
 		chain INPUT { type filter hook input priority filter; policy drop
 			ct state established,related accept
 			tcp dport 22 accept
 		}
-	}`, []string{"table ip filter, chain FORWARD (policy drop)", "table ip filter, chain INPUT (policy drop)"}},
+	}`, []string{"table ip filter, chain FORWARD (policy drop)", "table ip filter, chain INPUT (policy drop)"}, "", ""},
 	{"frames", `table bridge mine {
 		chain forward { type filter hook forward priority 0; policy drop; }
-	}`, []string{"table bridge mine, chain forward (policy drop)"}},
+	}`, []string{"table bridge mine, chain forward (policy drop)"}, "", ""},
 	{"Docker", `table ip filter {
 		chain DOCKER-USER { counter return
 		}
@@ -60,7 +63,7 @@ var foreignFirewalls = []foreignFirewall{
 			oifname "docker0" jump DOCKER
 			iifname "docker0" oifname != "docker0" accept
 		}
-	}`, nil},
+	}`, nil, "", ""},
 	{"knows the way", `table inet mine {
 		chain forward { type filter hook forward priority 0; policy drop
 			ct state established,related accept
@@ -71,7 +74,41 @@ var foreignFirewalls = []foreignFirewall{
 			iifname "banger-*" udp dport 53 accept
 			iifname "banger-*" meta l4proto tcp tcp dport { 53, 80 } accept
 		}
-	}`, nil},
+	}`, nil, "", ""},
+	{"firewalld", `table inet firewalld {
+		chain filter_IN_public { tcp dport 22 accept
+			meta l4proto { icmp, ipv6-icmp } accept
+			reject with icmpx admin-prohibited
+		}
+		chain filter_FWD_public { reject with icmpx admin-prohibited
+		}
+		chain filter_INPUT_ZONES { goto filter_IN_public
+		}
+		chain filter_FORWARD_ZONES { goto filter_FWD_public
+		}
+		chain filter_INPUT { type filter hook input priority filter + 10; policy accept
+			ct state { established, related } accept
+			ct status dnat accept
+			iifname "lo" accept
+			ct state invalid drop
+			jump filter_INPUT_ZONES
+			reject with icmpx admin-prohibited
+		}
+		chain filter_FORWARD { type filter hook forward priority filter + 10; policy accept
+			ct state { established, related } accept
+			ct status dnat accept
+			iifname "lo" accept
+			ct state invalid drop
+			ip6 daddr { ::/96, 2002::/24 } reject with icmpv6 addr-unreachable
+			jump filter_FORWARD_ZONES
+			reject with icmpx admin-prohibited
+		}
+	}`, []string{"table inet firewalld, chain filter_FORWARD (a rule drops)", "table inet firewalld, chain filter_INPUT (a rule drops)"},
+		"firewall-cmd --zone=trusted --add-interface=banger-abc123", `
+		add chain inet firewalld filter_IN_trusted { accept; }
+		add chain inet firewalld filter_FWD_trusted { accept; }
+		insert rule inet firewalld filter_INPUT_ZONES iifname "banger-abc123" goto filter_IN_trusted
+		insert rule inet firewalld filter_FORWARD_ZONES iifname "banger-abc123" goto filter_FWD_trusted`},
 	{"is about others", `table inet mine {
 		chain forward { type filter hook forward priority 0; policy accept
 			iifname "eth7" drop
@@ -84,7 +121,7 @@ var foreignFirewalls = []foreignFirewall{
 		chain out { type filter hook output priority 0; policy drop
 			accept
 		}
-	}`, nil},
+	}`, nil, "", ""},
 }
 
 // Another's firewall that drops is told of with a line that mends it, and
@@ -122,8 +159,15 @@ func TestNetworkForeignFirewall(t *testing.T) {
 					}
 				}
 				for _, o := range obstacles {
-					t.Logf("%s: %s", o.What, o.Hint)
-					b.host.Output(t, "sh", "-c", o.Hint)
+					switch {
+					case f.hint == "":
+						b.host.Output(t, "sh", "-c", o.Hint)
+					case o.Hint != f.hint:
+						t.Errorf("the hint is %q, want %q", o.Hint, f.hint)
+					}
+				}
+				if f.mends != "" {
+					b.host.Output(t, "nft", f.mends)
 				}
 				if left, err := b.n.Obstacles(t.Context()); err != nil || len(left) > 0 {
 					t.Errorf("Obstacles after the hint = %v, %v", left, err)

@@ -5,6 +5,7 @@ package e2e
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -13,6 +14,9 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
+	"banger/internal/errkind"
 	"banger/internal/network"
 	"banger/internal/network/linux"
 	"banger/internal/network/networktest"
@@ -122,6 +126,39 @@ func BenchmarkNetworkApply(b *testing.B) {
 				apply(b, n-1)
 			}
 		})
+	}
+}
+
+// What the host lacks is named, with the line that mends it.
+func TestNetworkCheck(t *testing.T) {
+	host, _ := netns.New(t)
+	for _, tt := range []struct {
+		name, hint string
+		without    func() error // takes something away from the thread
+	}{
+		{"root", "sudo banger daemon start", func() error {
+			if _, _, e := unix.RawSyscall(unix.SYS_SETRESUID, 4000, 4000, 4000); e != 0 {
+				return e
+			}
+			return nil
+		}},
+		{"taps", "modprobe tun", func() error {
+			if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
+				return err
+			}
+			return errors.Join(unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""), unix.Mount("none", "/dev/net", "tmpfs", 0, ""))
+		}},
+	} {
+		n := newNetworks(t, host)(testTag).(inNS).n
+		must(t, host.Do(func() error {
+			if err := tt.without(); err != nil {
+				return err
+			}
+			if err := n.Check(t.Context()); errkind.Of(err) != errkind.Host || !slices.Equal(errkind.Hints(err), []string{tt.hint}) {
+				t.Errorf("without %s: Check = %v, a %s with %q, want the hint %q", tt.name, err, errkind.Of(err), errkind.Hints(err), tt.hint)
+			}
+			return nil
+		}))
 	}
 }
 

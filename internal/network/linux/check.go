@@ -18,7 +18,7 @@ import (
 // Check looks whether the host has what Apply needs; see [network.Network].
 func (n *Network) Check(context.Context) error {
 	if os.Geteuid() != 0 {
-		return errkind.New(errkind.Host, "bridges and taps need root")
+		return errkind.WithHint(errkind.New(errkind.Host, "bridges and taps need root"), "sudo banger daemon start")
 	}
 	fd, err := unix.Open(tunDevice, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {

@@ -26,7 +26,7 @@ func (n *Network) tagged() []byte {
 // openDockerUser has Docker's chain let machines through, if there is one and
 // it does not already. That it cannot be changed is no reason not to start a
 // machine: it is an obstacle, and told as such.
-func (n *Network) openDockerUser(c *conn, t *tables) error {
+func (n *Network) openDockerUser(c *conn, t *tables) {
 	chain, rules, err := n.dockerRules(c, t)
 	if err == nil && chain != nil && len(rules) != 2 {
 		err = n.insertDockerRules(c, chain, rules)
@@ -34,7 +34,6 @@ func (n *Network) openDockerUser(c *conn, t *tables) error {
 	if err != nil {
 		n.log.Warn("rules for machines in Docker's chain", "chain", dockerChain, "err", err)
 	}
-	return nil
 }
 
 func (n *Network) insertDockerRules(c *conn, chain *nftables.Chain, old []*nftables.Rule) error {

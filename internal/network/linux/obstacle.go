@@ -83,8 +83,7 @@ func (n *Network) probes(c *conn) (map[hook][]probe, error) {
 	tap, tap2 := network.TapName(n.tag, "00000000"), network.TapName(n.tag, "00000001")
 	const fresh, answer = expr.CtStateBitNEW, expr.CtStateBitESTABLISHED
 	ps := map[hook][]probe{
-		{false, *nftables.ChainHookForward}: nil,
-		{true, *nftables.ChainHookForward}:  {newProbe(tap, tap2, fresh, unix.IPPROTO_TCP, guest, guest.Next(), 443)},
+		{true, *nftables.ChainHookForward}: {newProbe(tap, tap2, fresh, unix.IPPROTO_TCP, guest, guest.Next(), 443)},
 	}
 	fwd := hook{false, *nftables.ChainHookForward}
 	for _, up := range uplinks(routes, links) {

@@ -8,7 +8,6 @@ import (
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
-	"github.com/google/nftables/xt"
 	"golang.org/x/sys/unix"
 )
 
@@ -29,6 +28,14 @@ func newProbe(iif, oif string, state uint32, proto byte, src, dst netip.Addr, po
 	h = append(append(h, src.AsSlice()...), dst.AsSlice()...)
 	th := append(binaryutil.BigEndian.PutUint16(50000), binaryutil.BigEndian.PutUint16(port)...)
 	return probe{iif: iif, oif: oif, state: state, network: h, tcpudp: th}
+}
+
+// dstType is what kind of address the host takes the destination for.
+func (p probe) dstType() int {
+	if p.oif == "" {
+		return unix.RTN_LOCAL
+	}
+	return unix.RTN_UNICAST
 }
 
 // An outcome is what becomes of a packet in a chain or rule.
@@ -143,20 +150,6 @@ func (w *walk) lookup(m *machine, e *expr.Lookup) bool {
 	return in != e.Invert
 }
 
-// matchesXT reports whether a match of iptables matches, of those it is usual
-// to meet.
-func matchesXT(e *expr.Match, p probe) bool {
-	if e.Name == "comment" {
-		return true
-	}
-	info, ok := e.Info.(*xt.ConntrackMtinfo3)
-	if !ok || info.MatchFlags != uint16(xt.ConntrackState) {
-		return false
-	}
-	has := uint32(info.StateMask)&p.state != 0
-	return has != (info.InvertFlags&uint16(xt.ConntrackState) != 0)
-}
-
 // A machine holds the registers that expressions work on.
 type machine struct{ regs [64]byte }
 
@@ -189,6 +182,8 @@ func (m *machine) step(e expr.Any, p probe) bool {
 		return e.OperationType == expr.PayloadWrite || m.payload(e, p)
 	case *expr.Ct:
 		return e.SourceRegister || e.Key == expr.CtKeySTATE && m.put(e.Register, binaryutil.NativeEndian.PutUint32(p.state))
+	case *expr.Fib:
+		return e.ResultADDRTYPE && e.FlagDADDR && m.put(e.Register, binaryutil.NativeEndian.PutUint32(uint32(p.dstType())))
 	case *expr.Immediate:
 		return m.put(e.Register, e.Data)
 	case *expr.Bitwise:

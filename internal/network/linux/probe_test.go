@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/xt"
 	"golang.org/x/sys/unix"
@@ -64,6 +65,12 @@ func TestWalk(t *testing.T) {
 		{"state, iptables", chainOf(cat(ctMatch(8, 0), accept())), nil, accepted},
 		{"other state, iptables", chainOf(cat(ctMatch(2|4, 0), drop())), nil, next},
 		{"not that state, iptables", chainOf(cat(ctMatch(2|4, uint16(xt.ConntrackState)), drop())), nil, dropped},
+		{"address type, iptables", chainOf(cat(words{&expr.Match{Name: "addrtype", Info: &xt.AddrTypeV1{Dest: 1 << unix.RTN_LOCAL}}}, drop())), nil, next},
+		{"not that address type, iptables", chainOf(cat(words{&expr.Match{Name: "addrtype", Info: &xt.AddrTypeV1{Dest: 1 << unix.RTN_LOCAL, Flags: invertDest}}}, drop())), nil, dropped},
+		{"address type", chainOf(cat(words{&expr.Fib{Register: reg, FlagDADDR: true, ResultADDRTYPE: true}, &expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: binaryutil.NativeEndian.PutUint32(unix.RTN_UNICAST)}}, drop())), nil, dropped},
+		{"port, iptables", chainOf(cat(words{&expr.Match{Name: "tcp", Info: &xt.Tcp{SrcPorts: [2]uint16{0, 65535}, DstPorts: [2]uint16{443, 443}}}}, drop())), nil, dropped},
+		{"port of UDP, iptables", chainOf(cat(words{&expr.Match{Name: "udp", Info: &xt.Udp{SrcPorts: [2]uint16{0, 65535}, DstPorts: [2]uint16{443, 443}}}}, drop())), nil, next},
+		{"another port, iptables", chainOf(cat(words{&expr.Match{Name: "tcp", Info: &xt.Tcp{SrcPorts: [2]uint16{0, 65535}, DstPorts: [2]uint16{0, 442}}}}, drop())), nil, next},
 		{"what is not understood", chainOf(cat(unknown, drop())), nil, next},
 		{"unknown match", chainOf(cat(words{&expr.Match{Name: "recent"}}, drop())), nil, next},
 		{"comment", chainOf(cat(words{&expr.Match{Name: "comment"}}, drop())), nil, dropped},
@@ -142,7 +149,7 @@ func oddExpr(b []byte) expr.Any {
 	case 7:
 		return &expr.Lookup{SourceRegister: n, SetName: "s"}
 	case 8:
-		return &expr.Match{Name: "conntrack"}
+		return &expr.Match{Name: "conntrack", Info: &xt.AddrTypeV1{Dest: uint16(n)}}
 	case 9:
 		return &expr.Verdict{Kind: expr.VerdictKind(int64(n%8) - 5), Chain: string('a' + rune(n%4))}
 	case 10, 11, 12:
