@@ -4,10 +4,45 @@ import (
 	"bytes"
 	"errors"
 	"os/exec"
+	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
 )
+
+// What ssh is called with; its own configuration files have no say in it.
+func TestSSHArgs(t *testing.T) {
+	a, _ := sshApp("/srv/b", t.TempDir())
+	for _, tt := range []struct {
+		f    sshFlags
+		argv []string
+		want string // between the options and the command
+	}{
+		{sshFlags{user: "root"}, nil, "-T web.vm"},
+		{sshFlags{user: "root", tty: true}, []string{"top"}, "-tt web.vm"},
+		{sshFlags{user: "root", none: true}, nil, "-T web.vm"},
+		{sshFlags{user: "ann", local: []string{"1:a:2", "3:b:4"}, remote: []string{"5:c:6"}}, nil, "-L 1:a:2 -L 3:b:4 -R 5:c:6 -T web.vm"},
+	} {
+		args, err := a.sshArgs("web", tt.f, tt.argv)
+		must(t, err)
+		if len(tt.argv) > 0 {
+			last := len(args) - 1
+			if args[last] != remoteCommand(tt.argv) {
+				t.Errorf("%+v: the command is %q", tt.f, args[last])
+			}
+			args = args[:last]
+		}
+		got := strings.Join(args, " ")
+		if !strings.HasPrefix(got, "ssh -F none -l "+tt.f.user+" -o ProxyCommand=") || !strings.HasSuffix(got, " -o LogLevel=ERROR "+tt.want) {
+			t.Errorf("%+v: %s", tt.f, got)
+		}
+		for _, o := range []string{"StrictHostKeyChecking=yes", "GlobalKnownHostsFile=/dev/null", "IdentitiesOnly=yes", "UserKnownHostsFile=/srv/b/state/ssh/known_hosts"} {
+			if !strings.Contains(got, " -o "+o+" ") {
+				t.Errorf("%+v: no %s in %s", tt.f, o, got)
+			}
+		}
+	}
+}
 
 // A shell gives a command its words as they were, whatever is in them.
 func TestRemoteCommandWords(t *testing.T) {
