@@ -36,14 +36,14 @@ func TestForeignFirewall(t *testing.T) {
 	b.host.Output(t, "sh", "-c", "echo 0 > /proc/sys/net/bridge/bridge-nf-call-iptables")
 	t.Cleanup(func() { b.host.Output(t, "nft", "delete", "table", "ip", "strict") })
 	b.must("vm", "create", "web")
-	b.guestCannot("web", "wget -T 2 -qO- http://"+netns.Outside+"/")
+	b.guestCannot("web", "timeout 3 wget -qO- http://"+netns.Outside+"/")
 	status := b.must("daemon", "status")
 	_, line, ok := strings.Cut(lineWith(status, "table ip strict"), "let them through with: ")
 	if !ok {
 		t.Fatalf("daemon status:\n%s", status)
 	}
 	b.host.Output(t, "sh", "-c", strings.TrimSpace(line))
-	b.guestCan("web", "wget -T 5 -qO- http://"+netns.Outside+"/", "you are "+netns.HostAddr)
+	b.guestCan("web", "timeout 5 wget -qO- http://"+netns.Outside+"/", "you are "+netns.HostAddr)
 	if status := b.must("daemon", "status"); strings.Contains(status, "strict") {
 		t.Errorf("after the line was pasted:\n%s", status)
 	}
