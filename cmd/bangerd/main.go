@@ -43,6 +43,9 @@ func run(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stdout, "bangerd", version.String())
 		return 0
 	}
+	if fs.Arg(0) == "doctor" {
+		return doctor(*root, fs.Args()[1:], stdout, stderr)
+	}
 	if fs.NArg() > 0 {
 		fmt.Fprintf(stderr, "bangerd: unexpected argument %q\n", fs.Arg(0))
 		return 2

@@ -1,0 +1,109 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"banger/internal/api"
+	"banger/internal/api/client"
+	"banger/internal/config"
+	"banger/internal/doctor"
+	"banger/internal/hostcmd"
+	"banger/internal/lifecycle"
+	"banger/internal/network/linux"
+	"banger/internal/store"
+	"banger/internal/version"
+	"banger/internal/vm"
+	"banger/internal/vmm/qemu"
+)
+
+// askLimit is how long a daemon may take to say that it is there.
+const askLimit = 3 * time.Second
+
+// DoctorOptions is what doctor is to look at.
+type DoctorOptions struct {
+	Paths  config.Paths
+	Client string // version of the banger that asks; empty: not known
+}
+
+// Doctor tells whether machines can run here, with the mechanisms that a daemon
+// of these places would have. It takes nothing, needs no root, and changes
+// nothing.
+func Doctor(ctx context.Context, o DoctorOptions) *api.Doctor {
+	conf, confErr := config.Load(o.Paths.Config)
+	if confErr != nil {
+		conf = config.Default() // the rest is looked at all the same
+	}
+	if conf.Cache != "" {
+		o.Paths.Cache = conf.Cache
+	}
+	q := qemu.New(qemu.Options{})
+	d := doctor.Deps{
+		Version: version.Version, Client: o.Client, Built: built(version.Date),
+		Paths: o.Paths, ConfigErr: confErr,
+		Host:    lookAtHost(o.Paths, vm.UIDRange{Base: o.Paths.UIDBase(conf), Count: conf.UIDs}),
+		TSCRate: q.TSCRate,
+		Network: linux.New(linux.Options{Tag: o.Paths.Tag, Root: o.Paths.State, Log: slog.New(slog.DiscardHandler)}),
+		Look:    hostcmd.Look,
+		Records: func(ctx context.Context) ([]vm.VM, error) { return readRecords(ctx, o.Paths.Database()) },
+		Daemon: func(ctx context.Context) (*api.StatusResponse, error) {
+			return askDaemon(ctx, o.Paths.Socket())
+		},
+		LockHolder: func() (int, bool) { return client.LockHolder(o.Paths) },
+	}
+	_, statErr := os.Stat(o.Paths.Config)
+	d.HasConfig = statErr == nil
+	_, d.AgentErr = agentBinary()
+	m := Mechanisms{Drivers: map[string]lifecycle.Driver{q.Name(): {Driver: q}}}
+	if d.DriverErr = chooseDriver(&m, conf.Driver); d.DriverErr == nil {
+		d.Driver = m.Drivers[m.DefaultDriver]
+	}
+	return doctor.Run(ctx, d)
+}
+
+// readRecords reads the database without changing it.
+func readRecords(ctx context.Context, path string) (vms []vm.VM, err error) {
+	s, err := store.OpenReadOnly(path)
+	if errors.Is(err, store.ErrOlder) {
+		return nil, fmt.Errorf("%w: %w", doctor.ErrOlder, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, s.Close()) }()
+	return s.List(ctx)
+}
+
+// askDaemon asks the daemon that serves at socket, and none that it would have
+// to wait for.
+func askDaemon(ctx context.Context, socket string) (*api.StatusResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, askLimit)
+	defer cancel()
+	c := client.New(socket)
+	defer c.Close()
+	if err := c.Ping(ctx); err != nil {
+		return nil, err
+	}
+	st, err := c.Daemon.Status(ctx, connect.NewRequest(&api.StatusRequest{}))
+	if err != nil {
+		return nil, err
+	}
+	return st.Msg, nil
+}
+
+// built reads the date of the build; one that is none is not known.
+func built(date string) time.Time {
+	t, err := time.Parse(time.RFC3339, date)
+	if err != nil {
+		return time.Time{}
+	}
+	return t
+}
+
+func isRoot() bool { return os.Geteuid() == 0 }
