@@ -116,8 +116,11 @@ func (a *app) layOut(t *table, w io.Writer) string {
 	if a.utf8() {
 		mark = "…"
 	}
-	return t.text(width, mark, a.env.get("NO_COLOR") == "" && a.env.get("TERM") != "dumb")
+	return t.text(width, mark, a.colorful())
 }
+
+// colorful reports whether a terminal may show colours.
+func (a *app) colorful() bool { return a.env.get("NO_COLOR") == "" && a.env.get("TERM") != "dumb" }
 
 // printTable writes a table to standard output.
 func (a *app) printTable(t *table) error { return a.print([]byte(a.layOut(t, a.Out))) }
