@@ -215,12 +215,12 @@ func TestFindings(t *testing.T) {
 			d.Records = records(nil, vm.VM{ID: "0123abcd", UID: 7})
 			d.Host.Entries = []string{"/srv/b/state/vms/0123abcd", "/srv/b/state/vms/ffffffff", "/run/x/vms/a b"}
 			d.Host.Processes = []doctor.Process{{PID: 10, UID: 7}, {PID: 11, UID: 8}}
-		}, "warn leftovers: of no machine: 1 process (11), 2 directories (/srv/b/state/vms/ffffffff, '/run/x/vms/a b')\n    hint: kill -9 11\n    hint: rm -r /srv/b/state/vms/ffffffff '/run/x/vms/a b'\n", false},
+		}, "warn leftovers: of no machine: 1 × process (11), 1 × directory of disks (/srv/b/state/vms/ffffffff), 1 × directory of sockets ('/run/x/vms/a b')\n    hint: kill -9 11\n    hint: mkdir -p /srv/b/state/aside && mv --backup=numbered -t /srv/b/state/aside /srv/b/state/vms/ffffffff\n    hint: rm -r '/run/x/vms/a b'\n", false},
 		{"many leftovers", func(d *doctor.Deps) {
 			for i := range 9 {
 				d.Host.Processes = append(d.Host.Processes, doctor.Process{PID: i + 1, UID: 8})
 			}
-		}, "warn leftovers: of no machine: 9 processes (1, 2, 3, 4, 5)\n    hint: kill -9 1 2 3 4 5\n", false},
+		}, "warn leftovers: of no machine: 9 × process (1, 2, 3, 4, 5); if a database was put aside, put it back first\n    hint: kill -9 1 2 3 4 5\n", false},
 		{"a list that is not to be had", func(d *doctor.Deps) { d.Host.EntryErr = syscall.EIO }, "warn leftovers: cannot tell: input/output error\n", false},
 		{"a damaged database", func(d *doctor.Deps) { d.Records = records(hinted("mv a b", "database x: it is damaged")) },
 			"fail database: database x: it is damaged\n    hint: mv a b\nwarn leftovers: not looked at", true},

@@ -63,7 +63,7 @@ func (e *examination) database(machines int, none error) {
 		e.ok("database", "there is none yet")
 		return
 	}
-	e.ok("database", "%s is sound; %s", e.Paths.Database(), count(machines, "machine"))
+	e.ok("database", "%s is sound; %s", e.Paths.Database(), count(machines))
 }
 
 // leftovers names what is of ours and belongs to no machine.
@@ -76,47 +76,62 @@ func (e *examination) leftovers(vms []vm.VM) {
 		e.warn("leftovers", nil, "cannot tell: %v", e.Host.EntryErr)
 		return
 	}
+	processes, disks, sockets := e.strays(vms)
+	if len(processes)+len(disks)+len(sockets) == 0 {
+		e.ok("leftovers", "none: everything belongs to a machine")
+		return
+	}
+	// Disks may hold what somebody wants back: a database that was put aside
+	// leaves all of them without an owner.
+	aside := quote(filepath.Join(e.Paths.State, "aside"))
+	var hints, found []string
+	for _, l := range []struct {
+		what, mend string
+		list       []string
+	}{
+		{"process", "kill -9", processes},
+		{"directory of disks", "mkdir -p " + aside + " && mv --backup=numbered -t " + aside, disks},
+		{"directory of sockets", "rm -r", sockets},
+	} {
+		if few := l.list[:min(len(l.list), maxNamed)]; len(few) > 0 {
+			found = append(found, fmt.Sprintf("%d × %s (%s)", len(l.list), l.what, strings.Join(few, ", ")))
+			hints = append(hints, l.mend+" "+strings.Join(few, " "))
+		}
+	}
+	detail := "of no machine: " + strings.Join(found, ", ")
+	if len(vms) == 0 {
+		detail += "; if a database was put aside, put it back first"
+	}
+	e.warn("leftovers", hints, "%s", detail)
+}
+
+// strays returns what belongs to none of the machines: pids, and paths quoted.
+func (e *examination) strays(vms []vm.VM) (processes, disks, sockets []string) {
 	owned, uids := make(map[string]bool), make(map[uint32]bool)
 	for _, v := range vms {
 		owned[string(v.ID)], uids[v.UID] = true, true
-	}
-	var dirs, processes []string
-	for _, path := range e.Host.Entries {
-		if !owned[filepath.Base(path)] {
-			dirs = append(dirs, quote(path))
-		}
 	}
 	for _, p := range e.Host.Processes {
 		if !uids[p.UID] {
 			processes = append(processes, fmt.Sprint(p.PID))
 		}
 	}
-	if len(dirs)+len(processes) == 0 {
-		e.ok("leftovers", "none: everything belongs to a machine")
-		return
-	}
-	var hints, found []string
-	for _, l := range []struct {
-		what, mend string
-		list       []string
-	}{{"process", "kill -9", processes}, {"directory", "rm -r", dirs}} {
-		if few := l.list[:min(len(l.list), maxNamed)]; len(few) > 0 {
-			found = append(found, fmt.Sprintf("%s (%s)", count(len(l.list), l.what), strings.Join(few, ", ")))
-			hints = append(hints, l.mend+" "+strings.Join(few, " "))
+	for _, path := range e.Host.Entries {
+		switch {
+		case owned[filepath.Base(path)]:
+		case filepath.Dir(path) == e.Paths.VMs():
+			disks = append(disks, quote(path))
+		default:
+			sockets = append(sockets, quote(path))
 		}
 	}
-	e.warn("leftovers", hints, "of no machine: %s", strings.Join(found, ", "))
+	return processes, disks, sockets
 }
 
-// count writes how many there are of something.
-func count(n int, what string) string {
-	switch {
-	case n == 1:
-		return "1 " + what
-	case strings.HasSuffix(what, "s"):
-		return fmt.Sprintf("%d %ses", n, what)
-	case strings.HasSuffix(what, "y"):
-		return fmt.Sprintf("%d %sies", n, strings.TrimSuffix(what, "y"))
+// count writes how many machines there are.
+func count(n int) string {
+	if n == 1 {
+		return "1 machine"
 	}
-	return fmt.Sprintf("%d %ss", n, what)
+	return fmt.Sprintf("%d machines", n)
 }
