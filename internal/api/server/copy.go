@@ -38,7 +38,7 @@ func (s *Server) Copy(ctx context.Context, stream *connect.BidiStream[api.CopyRe
 	defer up.CloseResponse() // ends the copy, if it still goes on
 	start := &wire.CopyRequest{Msg: &wire.CopyRequest_Start{Start: in.Copy}}
 	if err := up.Send(start); err != nil && !errors.Is(err, io.EOF) {
-		return s.broken(ctx, v, gone, err)
+		return s.brokenWhile(ctx, v, gone, err, copying, "")
 	}
 	go func() {
 		// Ends with the caller's stream, at the latest when Copy returns.
@@ -52,13 +52,16 @@ func (s *Server) Copy(ctx context.Context, stream *connect.BidiStream[api.CopyRe
 			return nil
 		}
 		if err != nil {
-			return s.broken(ctx, v, gone, err)
+			return s.brokenWhile(ctx, v, gone, err, copying, "")
 		}
 		if err := stream.Send(&api.CopyResponse{Copy: resp}); err != nil {
 			return err
 		}
 	}
 }
+
+// copying is what is going on, for errors.
+const copying = "files were copied"
 
 // pumpCopy hands what the caller sends to the agent. An error means that the
 // caller has gone.

@@ -141,6 +141,11 @@ func pump(up *connect.BidiStreamForClient[wire.ExecRequest, wire.ExecResponse], 
 
 // broken tells why the stream to a command broke.
 func (s *Server) broken(ctx context.Context, v vm.VM, gone <-chan struct{}, err error) error {
+	return s.brokenWhile(ctx, v, gone, err, "the command ran", "; the command may have run")
+}
+
+// brokenWhile is broken for something else that was going on.
+func (s *Server) brokenWhile(ctx context.Context, v vm.VM, gone <-chan struct{}, err error, while, but string) error {
 	if ctx.Err() != nil {
 		return errkind.Wrap(errkind.Canceled, ctx.Err())
 	}
@@ -150,8 +155,8 @@ func (s *Server) broken(ctx context.Context, v vm.VM, gone <-chan struct{}, err 
 	}
 	select {
 	case <-gone:
-		return errkind.New(errkind.Internal, "machine %q ended while the command ran: %s", v.Name, s.m.EndOf(ctx, v.ID))
+		return errkind.New(errkind.Internal, "machine %q ended while %s: %s", v.Name, while, s.m.EndOf(ctx, v.ID))
 	case <-time.After(endTime): // the stream breaks a moment before the process ends
 	}
-	return errkind.New(errkind.Internal, "lost the agent of %q; the command may have run: %w", v.Name, err)
+	return errkind.New(errkind.Internal, "lost the agent of %q%s: %w", v.Name, but, err)
 }
