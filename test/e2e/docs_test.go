@@ -42,7 +42,9 @@ func TestDocs(t *testing.T) {
 				t.Fatal(err)
 			}
 			p.Run(t, home, func(ctx context.Context, script string) *exec.Cmd {
-				c := b.program(ctx, "sh", "-c", script)
+				// OpenSSH takes the home from the accounts, not from HOME.
+				mount := "mount --bind " + home + ` /root && exec sh -c "$1"`
+				c := b.program(ctx, "unshare", "-m", "sh", "-c", mount, "sh", script)
 				c.Env = append(c.Env, "HOME="+home, path)
 				return c
 			})

@@ -40,9 +40,10 @@ func newDesk(b *bed) desk {
 // home from the accounts, so its programs need to be told of the configuration.
 func (d desk) run(argv ...string) (out string, code int) {
 	d.b.t.Helper()
-	c := exec.Command(argv[0], argv[1:]...)
+	// In the bed's namespace: what ssh calls may start the daemon.
+	c := d.b.program(d.b.t.Context(), argv...)
 	c.Dir = d.dir
-	c.Env = append(os.Environ(), "HOME="+d.dir, "GIT_SSH_COMMAND=ssh -F "+d.config, "RSYNC_RSH=ssh -F "+d.config)
+	c.Env = append(c.Env, "HOME="+d.dir, "GIT_SSH_COMMAND=ssh -F "+d.config, "RSYNC_RSH=ssh -F "+d.config)
 	text, err := c.CombinedOutput()
 	var ee *exec.ExitError
 	if err != nil && !errors.As(err, &ee) {
