@@ -40,10 +40,11 @@ const (
 	// stopTime is how long the handlers of calls that were broken off may
 	// take.
 	stopTime = 10 * time.Second
-	// lookEvery is how often the room on the disk is looked at, and console
-	// logs every trimEvery-th time.
+	// lookEvery is how often the room on the disk is looked at; the console
+	// logs every trimEvery-th time, and the network every keepEvery-th.
 	lookEvery = time.Second
 	trimEvery = 5
+	keepEvery = 10
 )
 
 // Mechanisms are what stands behind the contracts. [Real] gives those of the
@@ -222,6 +223,9 @@ func (d *Daemon) lookAround(ctx context.Context) {
 		d.manager.CheckRoom(ctx)
 		if n%trimEvery == 0 {
 			d.manager.TrimLogs()
+		}
+		if n%keepEvery == 0 {
+			d.manager.KeepNetwork(ctx)
 		}
 	}
 }

@@ -24,6 +24,7 @@ type ports struct {
 	subnet netip.Prefix           // as it is in the store; zero: not known; guarded by mu
 	// dirty: the host may have more or less than is wanted; guarded by mu.
 	dirty bool
+	told  string // what was last logged of a failure to keep it so; guarded by mu
 }
 
 // maxChoices is how many subnets are tried that turn out to be taken.
@@ -217,7 +218,48 @@ func (m *Manager) recoverNetwork(ctx context.Context, facts []fact) error {
 	if len(m.net.want) > 0 {
 		m.net.subnet = p
 	}
-	return m.applyNetwork(ctx)
+	lost, err := m.missingTaps(ctx)
+	if err != nil {
+		return err
+	}
+	if err := m.applyNetwork(ctx); err != nil {
+		return err
+	}
+	for _, id := range lost {
+		m.background(func() { m.tapGone(m.ctx, vm.ID(id)) })
+	}
+	return nil
+}
+
+// missingTaps returns the ids of machines that run without their tap: a new one
+// does them no good, for their VMM holds the old. Preconditions: m.net.mu is
+// held.
+func (m *Manager) missingTaps(ctx context.Context) ([]string, error) {
+	var ids []string
+	for id := range m.net.want {
+		ids = append(ids, string(id))
+	}
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	return m.d.Network.Missing(ctx, ids)
+}
+
+// KeepNetwork makes the host as machines need it once more: a default route may
+// have changed, or somebody have flushed all rules. The daemon calls it from
+// time to time.
+func (m *Manager) KeepNetwork(ctx context.Context) {
+	m.net.mu.Lock()
+	defer m.net.mu.Unlock()
+	if len(m.net.want) == 0 && !m.net.dirty {
+		return
+	}
+	err := m.applyNetwork(ctx)
+	text := fmt.Sprint(err)
+	if err != nil && text != m.net.told {
+		m.log.Warn("keep the network as it should be", "err", err)
+	}
+	m.net.told = text
 }
 
 // watchTaps notes in a machine's record that its tap was deleted: it runs on

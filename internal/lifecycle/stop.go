@@ -105,11 +105,16 @@ func (m *Manager) askPowerOff(ctx context.Context, l *live) error {
 	if d.Capabilities().EndByReboot {
 		action = wire.PowerRequest_ACTION_REBOOT
 	}
-	_, err = a.Power(ctx, connect.NewRequest(&wire.PowerRequest{Action: action}))
+	if _, err = a.Power(ctx, connect.NewRequest(&wire.PowerRequest{Action: action})); err == nil {
+		return nil
+	}
+	// It may have gone before it could answer; its connection breaks a moment
+	// before its process ends.
 	select {
 	case <-l.gone:
-		return nil // it went before it could answer
-	default:
-		return err
+		return nil
+	case <-time.After(lastWords):
+	case <-ctx.Done():
 	}
+	return err
 }

@@ -50,6 +50,10 @@ type Network interface {
 	// alone. On any other error a part may be done.
 	Apply(ctx context.Context, w Want) error
 
+	// Missing returns those of machines' ids whose tap is not there. It changes
+	// nothing.
+	Missing(ctx context.Context, ids []string) ([]string, error)
+
 	// CleanUp removes all that is this daemon's from the host. It needs no
 	// other state, and succeeds if there is nothing.
 	CleanUp(ctx context.Context) error

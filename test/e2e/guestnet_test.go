@@ -277,7 +277,36 @@ func TestTapDeleted(t *testing.T) {
 	if s := b.show("web"); s["state_reason"] != "" {
 		t.Errorf("after a restart: %v", s["state_reason"])
 	}
+	// While no daemon looks, the next one finds out.
+	tap = b.tap("web")
+	b.killDaemon()
+	b.host.IP(t, "link", "del", tap)
+	b.eventually("the loss is told by the next daemon", 5*time.Second, func() bool {
+		return strings.Contains(fmt.Sprint(b.show("web")["state_reason"]), "tap was deleted")
+	})
+	b.must("vm", "restart", "web")
 	b.host.Output(t, "ping", "-c", "1", "-W", "5", fmt.Sprint(b.show("web")["guest_ip"]))
+}
+
+// Rules that somebody flushed, a bridge that somebody deleted and another way
+// out are put right without being asked.
+func TestNetworkIsKept(t *testing.T) {
+	b := newBed(t)
+	serveHTTP(t, b.internet, netns.Outside+":80")
+	b.must("vm", "create", "web")
+	reach := "wget -qO- http://" + netns.Outside + "/"
+	b.guestCan("web", reach, "you are "+netns.HostAddr)
+	for _, harm := range [][]string{
+		{"nft", "flush", "ruleset"},
+		{"ip", "link", "del", "banger-" + b.paths.Tag},
+		{"sh", "-c", "echo 0 > /proc/sys/net/ipv4/conf/" + netns.Uplink + "/forwarding"},
+	} {
+		b.host.Output(t, harm...)
+		b.eventually(fmt.Sprint("the network is back after ", harm), 30*time.Second, func() bool {
+			out, ok := b.guest("web", "timeout 2 "+reach)
+			return ok && strings.Contains(out, "you are "+netns.HostAddr)
+		})
+	}
 }
 
 // tap returns the name of a running machine's tap.

@@ -42,6 +42,11 @@ func (i inNS) Apply(ctx context.Context, w network.Want) error {
 	return i.ns.Do(func() error { return i.n.Apply(ctx, w) })
 }
 
+func (i inNS) Missing(ctx context.Context, ids []string) (missing []string, err error) {
+	err = i.ns.Do(func() (err error) { missing, err = i.n.Missing(ctx, ids); return err })
+	return missing, err
+}
+
 func (i inNS) CleanUp(ctx context.Context) error {
 	return i.ns.Do(func() error { return i.n.CleanUp(ctx) })
 }

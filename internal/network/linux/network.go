@@ -146,6 +146,20 @@ func (n *Network) apply(c *conn, w network.Want) error {
 	return nil
 }
 
+// Missing returns the ids whose tap is not there; see [network.Network].
+func (n *Network) Missing(ctx context.Context, ids []string) (missing []string, err error) {
+	err = n.alone(ctx, func(c *conn) error {
+		links, err := c.links()
+		for _, id := range ids {
+			if _, ok := links[network.TapName(n.tag, id)].(*netlink.Tuntap); err == nil && !ok {
+				missing = append(missing, id)
+			}
+		}
+		return err
+	})
+	return missing, err
+}
+
 // CleanUp removes all that is this daemon's; see [network.Network]. What
 // remembers something goes after what it remembers.
 func (n *Network) CleanUp(ctx context.Context) error {

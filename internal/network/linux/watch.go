@@ -89,7 +89,6 @@ func (n *Network) tell(index int, gone func(id string)) {
 	delete(n.taps, index)
 	n.mu.Unlock()
 	if ok {
-		n.log.Warn("a tap was deleted by somebody else", "vm", id)
 		gone(id)
 	}
 }

@@ -49,6 +49,17 @@ func (n *fake) Apply(ctx context.Context, w network.Want) error {
 	return n.alone(ctx, func() error { return n.apply(w) })
 }
 
+func (n *fake) Missing(_ context.Context, ids []string) (missing []string, err error) {
+	n.h.mu.Lock()
+	defer n.h.mu.Unlock()
+	for _, id := range ids {
+		if n.h.links[network.TapName(n.tag, id)].Kind != Tap {
+			missing = append(missing, id)
+		}
+	}
+	return missing, nil
+}
+
 func (n *fake) CleanUp(ctx context.Context) error {
 	return n.alone(ctx, func() error {
 		n.h.mu.Lock()

@@ -57,6 +57,7 @@ func Run(t *testing.T, newHarness func(t *testing.T) Harness) {
 		{"NothingThere", testNothingThere},
 		{"NothingWanted", testNothingWanted},
 		{"NextDaemon", testNextDaemon},
+		{"Missing", testMissing},
 		{"TwoDaemons", testTwoDaemons},
 		{"ForeignBridge", testForeignBridge},
 		{"ForeignTap", testForeignTap},
@@ -276,6 +277,18 @@ func testNextDaemon(t *testing.T, b *bench) {
 	b.DelLink(network.TapName(tag, id(1)))
 	b.apply(t, b.Network(tag), want(1, 2))
 	b.wantLinks(t, made(tag, want(1, 2)))
+}
+
+// What is missing of a daemon's taps, the next one is told.
+func testMissing(t *testing.T, b *bench) {
+	n := b.Network(tag)
+	b.apply(t, n, want(1, 2))
+	defer b.cleanUp(t, n)
+	b.DelLink(network.TapName(tag, id(2)))
+	got, err := b.Network(tag).Missing(t.Context(), []string{id(1), id(2), id(3)})
+	if d := diff([]string{id(2), id(3)}, got); err != nil || d != "" {
+		t.Errorf("Missing: %v (-want +got):\n%s", err, d)
+	}
 }
 
 func testTwoDaemons(t *testing.T, b *bench) {
