@@ -60,7 +60,7 @@ func parsePTY(payload []byte) (*wire.Terminal, error) {
 	if err := ssh.Unmarshal(payload, &r); err != nil {
 		return nil, err
 	}
-	if len(r.Term) > maxSSHTerm || strings.ContainsFunc(r.Term, func(c rune) bool { return c <= ' ' || c >= 0x7f }) {
+	if len(r.Term) > maxSSHTerm || strings.ContainsFunc(r.Term, func(c rune) bool { return c <= ' ' || c >= 0x7f || c == '=' || c == '/' }) {
 		return nil, errors.New("this is no terminal's name")
 	}
 	return &wire.Terminal{Term: r.Term, Size: &wire.WindowSize{Rows: r.Rows, Cols: r.Cols}}, nil

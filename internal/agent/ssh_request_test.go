@@ -11,11 +11,12 @@ import (
 
 func FuzzSSHRequests(f *testing.F) {
 	f.Add("pty-req", ssh.Marshal(ptyRequest{Term: "xterm", Cols: 80, Rows: 24, Modes: "\x00"}))
+	f.Add("pty-req", ssh.Marshal(ptyRequest{Term: "=0", Modes: "\x00"})) // found once
 	f.Add("env", ssh.Marshal(envRequest{"LC_ALL", "C"}))
 	f.Add("exec", ssh.Marshal(execRequest{"true"}))
 	f.Add("forward", ssh.Marshal(forwardRequest{"localhost", 1 << 17}))
 	f.Fuzz(func(t *testing.T, kind string, payload []byte) {
-		if tty, err := parsePTY(payload); err == nil && (len(tty.Term) > maxSSHTerm || strings.ContainsAny(tty.Term, "\x00\n\x1b =")) {
+		if tty, err := parsePTY(payload); err == nil && (len(tty.Term) > maxSSHTerm || strings.ContainsAny(tty.Term, "\x00\n\x1b =/")) {
 			t.Errorf("terminal %q", tty.Term)
 		}
 		if name, value, ok := parseEnv(payload); ok && (name != "LANG" && !strings.HasPrefix(name, "LC_") || strings.ContainsAny(name, "=\x00") || strings.ContainsRune(value, 0) || len(value) > maxSSHValue) {
