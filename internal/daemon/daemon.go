@@ -40,11 +40,11 @@ const (
 	// stopTime is how long the handlers of calls that were broken off may
 	// take.
 	stopTime = 10 * time.Second
-	// lookEvery is how often the room on the disk is looked at; the console
-	// logs every trimEvery-th time, and the network every keepEvery-th.
-	lookEvery = time.Second
-	trimEvery = 5
-	keepEvery = 10
+	// roomEvery, trimEvery and keepEvery are how often the room on the disk,
+	// console logs and the network are looked at.
+	roomEvery = time.Second
+	trimEvery = 5 * time.Second
+	keepEvery = 10 * time.Second
 )
 
 // Mechanisms are what stands behind the contracts. [Real] gives those of the
@@ -198,7 +198,9 @@ func (d *Daemon) Serve(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer cancel()
-	wg.Go(func() { d.lookAround(ctx) })
+	wg.Go(func() { every(ctx, roomEvery, d.manager.CheckRoom) })
+	wg.Go(func() { every(ctx, trimEvery, d.manager.TrimLogs) })
+	wg.Go(func() { every(ctx, keepEvery, func() { d.manager.KeepNetwork(ctx) }) })
 	served := make(chan error, 1)
 	go func() { served <- d.server.Serve(d.ln) }()
 	select {
@@ -210,22 +212,16 @@ func (d *Daemon) Serve(ctx context.Context) error {
 	return nil
 }
 
-// lookAround looks after disks and logs until ctx ends.
-func (d *Daemon) lookAround(ctx context.Context) {
-	tick := time.NewTicker(lookEvery)
+// every calls f from time to time until ctx ends.
+func every(ctx context.Context, d time.Duration, f func()) {
+	tick := time.NewTicker(d)
 	defer tick.Stop()
-	for n := 0; ; n++ {
+	for {
 		select {
 		case <-tick.C:
+			f()
 		case <-ctx.Done():
 			return
-		}
-		d.manager.CheckRoom(ctx)
-		if n%trimEvery == 0 {
-			d.manager.TrimLogs()
-		}
-		if n%keepEvery == 0 {
-			d.manager.KeepNetwork(ctx)
 		}
 	}
 }

@@ -34,10 +34,12 @@ func (host) CPUs() int { return runtime.NumCPU() }
 
 func (h host) MemoryBytes() int64 { return h.memory }
 
+func (host) Unreserve(path string) (bool, error) {
+	err := os.Remove(path)
+	return err == nil, ignore(err, os.ErrNotExist)
+}
+
 func (host) Reserve(path string, n int64) error {
-	if n == 0 {
-		return ignore(os.Remove(path), os.ErrNotExist)
-	}
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o600)
 	if err != nil {
 		return err

@@ -8,6 +8,7 @@ import (
 	"banger/internal/errkind"
 	"banger/internal/guest"
 	"banger/internal/vm"
+	"banger/internal/vmm"
 )
 
 // consoleLines is how many of the console's last lines an error shows.
@@ -108,6 +109,19 @@ func (m *Manager) agentOf(ctx context.Context, l *live) (guest.Agent, error) {
 	return a, nil
 }
 
+// take keeps the connection to a VMM that answers only now. One that comes
+// after the machine was given up is closed.
+func (l *live) take(mach vmm.Machine) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ctx.Err() != nil {
+		mach.Close()
+		return l.ctx.Err()
+	}
+	l.mach = mach
+	return nil
+}
+
 // connected returns the connection to the agent if there is one that works.
 func (l *live) connected() guest.Agent {
 	l.mu.Lock()
@@ -138,9 +152,9 @@ func (m *Manager) endpoint(ctx context.Context, l *live) (guest.Endpoint, error)
 		if mach, err = d.Attach(ctx, m.ref(l.v)); err != nil {
 			return guest.Endpoint{}, errkind.WithHint(fmt.Errorf("the VMM of %q does not answer: %w", l.v.Name, err), "banger vm kill "+l.v.Name)
 		}
-		l.mu.Lock()
-		l.mach = mach
-		l.mu.Unlock()
+		if err := l.take(mach); err != nil {
+			return guest.Endpoint{}, err
+		}
 		m.background(func() { m.attend(l, mach) })
 	}
 	e := mach.Agent()

@@ -18,56 +18,46 @@ const deleteTime = 30 * time.Second
 // failure, and for a machine that an earlier daemon left half deleted.
 func (m *Manager) Delete(ctx context.Context, id vm.ID) (vm.VM, error) {
 	m.interrupt(id)
-	v, unlock, err := m.begin(ctx, id, vm.Deleting, "")
-	if errkind.Of(err) == errkind.Host {
-		return m.deleteUnrecorded(ctx, id, err)
-	}
-	if err != nil {
-		return v, err
-	}
-	defer unlock()
-	return m.remove(ctx, v)
+	return m.delete(ctx, id, func(vm.VM) error { return nil })
 }
 
 // DeleteStopped is [Manager.Delete] for a machine that does not run. One that
 // runs by then, or is on its way, is an error of kind [errkind.Conflict].
 func (m *Manager) DeleteStopped(ctx context.Context, id vm.ID) (vm.VM, error) {
-	unlock, err := m.locks.Lock(ctx, id)
-	if err != nil {
-		return vm.VM{}, err
-	}
-	defer unlock()
-	v, err := m.d.Records.Get(ctx, id)
-	if err != nil {
-		return v, err
-	}
-	if v.State != vm.Stopped && v.State != vm.Created {
-		return v, errkind.New(errkind.Conflict, "machine %q is %s by now", v.Name, v.State)
-	}
-	if v, err = m.change(ctx, id, vm.Change{To: vm.Deleting}); err != nil {
-		return v, err
-	}
-	return m.remove(ctx, v)
+	return m.delete(ctx, id, func(v vm.VM) error {
+		if v.State != vm.Stopped && v.State != vm.Created {
+			return errkind.New(errkind.Conflict, "machine %q is %s by now", v.Name, v.State)
+		}
+		return nil
+	})
 }
 
-// deleteUnrecorded deletes a machine although that it begins could not be
-// recorded: on a full disk deleting is what makes room. A crash in the middle
-// leaves a record whose machine is found dead, and can be deleted again.
-func (m *Manager) deleteUnrecorded(ctx context.Context, id vm.ID, cause error) (vm.VM, error) {
+// delete deletes a machine that may be. That it begins may not be recorded on a
+// full disk, where deleting is what makes room: a crash in the middle leaves a
+// record whose machine is found dead, and can be deleted again.
+func (m *Manager) delete(ctx context.Context, id vm.ID, may func(vm.VM) error) (vm.VM, error) {
 	unlock, err := m.locks.Lock(ctx, id)
 	if err != nil {
 		return vm.VM{}, err
 	}
 	defer unlock()
 	v, err := m.d.Records.Get(ctx, id)
+	if err == nil {
+		err = may(v)
+	}
 	if err != nil {
 		return v, err
 	}
-	if err := v.State.Check(vm.Deleting); err != nil {
-		return v, err
+	now, err := m.change(ctx, id, vm.Change{To: vm.Deleting})
+	switch {
+	case err == nil:
+		m.log.Info("state", "vm", id, "name", v.Name, "state", vm.Deleting)
+		return m.remove(ctx, now)
+	case errkind.Of(err) == errkind.Host && v.State.Check(vm.Deleting) == nil:
+		m.log.Warn("delete without a record of its beginning", "vm", id, "err", err)
+		return m.remove(ctx, v)
 	}
-	m.log.Warn("delete without a record of its beginning", "vm", id, "err", cause)
-	return m.remove(ctx, v)
+	return now, err
 }
 
 // remove removes a machine that is recorded as deleting and whose lock is held.

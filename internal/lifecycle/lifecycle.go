@@ -86,9 +86,10 @@ type Host interface {
 	// of it is free.
 	DiskBytes(path string) (total, free int64, err error)
 	// Reserve makes the file at path hold n bytes of its file system that
-	// nobody else can take then. 0 removes it; that there is none is a
-	// success.
+	// nobody else can take then.
 	Reserve(path string, n int64) error
+	// Unreserve removes that file, and reports whether there was one.
+	Unreserve(path string) (bool, error)
 }
 
 // Progress is told what is being done: stage, detail, and how much of total
@@ -116,7 +117,8 @@ type Manager struct {
 	ops    map[vm.ID]context.CancelCauseFunc // of starts and stops under way; guarded by mu
 	closed bool                              // guarded by mu
 
-	reserve bool // room for records is kept; guarded by mu
+	reserveMu sync.Mutex // held while room for records is taken or given
+	reserve   bool       // it is kept; guarded by reserveMu
 
 	net ports
 }
@@ -188,8 +190,17 @@ var errInterrupted = errkind.New(errkind.Conflict, "the machine was killed or de
 
 // begin locks the machine and records what is about to be tried.
 func (m *Manager) begin(ctx context.Context, id vm.ID, to vm.State, reason string) (v vm.VM, unlock func(), err error) {
+	return m.beginIf(ctx, id, func() error { return nil }, to, reason)
+}
+
+// beginIf is begin, if may returns nil while the machine is locked.
+func (m *Manager) beginIf(ctx context.Context, id vm.ID, may func() error, to vm.State, reason string) (v vm.VM, unlock func(), err error) {
 	unlock, err = m.locks.Lock(ctx, id)
 	if err != nil {
+		return v, nil, err
+	}
+	if err := may(); err != nil {
+		unlock()
 		return v, nil, err
 	}
 	if v, err = m.change(ctx, id, vm.Change{To: to, Reason: reason}); err != nil {

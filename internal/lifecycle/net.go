@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"banger/internal/errkind"
 	"banger/internal/guest/wire"
@@ -19,7 +21,11 @@ import (
 // that runs or is about to. What was found at the start, and each start and
 // stop, change it and apply all of it.
 type ports struct {
-	mu     sync.Mutex
+	// addrs is what Lookup and Reverse read: applying may take long, and names
+	// must not wait for it.
+	addrs atomic.Pointer[map[vm.ID]netip.Addr]
+
+	mu     sync.Mutex             // held while applying
 	want   map[vm.ID]network.Port // guarded by mu
 	subnet netip.Prefix           // as it is in the store; zero: not known; guarded by mu
 	// dirty: the host may have more or less than is wanted; guarded by mu.
@@ -94,6 +100,7 @@ func (m *Manager) attachNetwork(v vm.VM, b *boot) func(context.Context) error {
 		if err != nil {
 			return err
 		}
+		m.serveGuests(subnet)
 		mac, err := network.MAC(port.ID)
 		if err != nil {
 			return err
@@ -118,7 +125,18 @@ func (m *Manager) resolvers(subnet netip.Prefix) []string {
 }
 
 func (m *Manager) detachNetwork(v vm.VM) func(context.Context) error {
-	return func(ctx context.Context) error { return m.unplug(ctx, v.ID) }
+	return func(ctx context.Context) error {
+		if v.Spec.Network != network.NAT {
+			return nil // whatever the host's network is like
+		}
+		return m.unplug(ctx, v.ID)
+	}
+}
+
+// serveGuests has names answered in a subnet. Not under m.net.mu: closing what
+// answered before waits for answers, which come from here.
+func (m *Manager) serveGuests(subnet netip.Prefix) {
+	m.d.DNS.ServeGuests(netip.PrefixFrom(network.Gateway(subnet), subnet.Bits()))
 }
 
 // plug wants a port for a machine and makes the host so. A subnet that has
@@ -169,66 +187,66 @@ func (m *Manager) portOf(ctx context.Context, id vm.ID) (network.Port, error) {
 	return network.Port{ID: string(id), IP: ip, UID: v.UID}, nil
 }
 
-// unplug wants no port for a machine any more. It succeeds if there was none.
+// unplug wants no port for a machine any more. It succeeds if there was none:
+// what else the host may have too much, KeepNetwork removes. On an error the
+// port is still wanted, so that unplugging it may be tried again.
 func (m *Manager) unplug(ctx context.Context, id vm.ID) error {
 	m.net.mu.Lock()
 	defer m.net.mu.Unlock()
-	if _, ok := m.net.want[id]; !ok && !m.net.dirty {
+	port, ok := m.net.want[id]
+	if !ok {
 		return nil
 	}
 	delete(m.net.want, id)
-	return m.applyNetwork(ctx)
+	err := m.applyNetwork(ctx)
+	if err != nil {
+		m.net.want[id] = port
+	}
+	return err
 }
 
 // applyNetwork makes the host as it is wanted. Preconditions: m.net.mu is held.
 func (m *Manager) applyNetwork(ctx context.Context) error {
 	w := network.Want{Subnet: m.net.subnet, Ports: slices.Collect(maps.Values(m.net.want))}
+	addrs := make(map[vm.ID]netip.Addr, len(w.Ports))
+	for _, p := range w.Ports {
+		addrs[vm.ID(p.ID)] = p.IP
+	}
+	m.net.addrs.Store(&addrs)
 	m.net.dirty = true
-	if err := m.d.Network.Apply(ctx, w); err != nil {
-		return err
-	}
-	m.net.dirty = false
-	if len(w.Ports) > 0 {
-		m.d.DNS.ServeGuests(netip.PrefixFrom(network.Gateway(w.Subnet), w.Subnet.Bits()))
-	}
-	return nil
+	err := m.d.Network.Apply(ctx, w)
+	m.net.dirty = err != nil
+	return err
 }
 
 // recoverNetwork makes the host as the machines need it that were found
-// running, and removes what there is of others.
-func (m *Manager) recoverNetwork(ctx context.Context, facts []fact) error {
+// running, and removes what there is of others. It returns the ids of those
+// that run without their tap.
+func (m *Manager) recoverNetwork(ctx context.Context, subnet netip.Prefix, facts []fact) (lost []string, err error) {
 	m.net.mu.Lock()
 	defer m.net.mu.Unlock()
 	m.net.want = make(map[vm.ID]network.Port)
 	m.net.dirty = true
-	p, err := m.d.Records.Subnet(ctx)
-	if err != nil {
-		return err
-	}
 	for _, f := range facts {
-		if !f.running || f.v.Spec.Network != network.NAT || f.v.GuestIP == "" {
+		runs := f.running || f.foreign && f.v.State.Up()
+		if !runs || f.v.Spec.Network != network.NAT || f.v.GuestIP == "" {
 			continue
 		}
 		ip, err := netip.ParseAddr(f.v.GuestIP)
 		if err != nil {
-			return fmt.Errorf("address of machine %q: %w", f.v.Name, err)
+			m.log.Error("address of a machine", "vm", f.v.ID, "err", err)
+			continue
 		}
 		m.net.want[f.v.ID] = network.Port{ID: string(f.v.ID), IP: ip, UID: f.v.UID}
 	}
 	if len(m.net.want) > 0 {
-		m.net.subnet = p
+		m.net.subnet = subnet
+		defer m.serveGuests(subnet) // after mu is released, see there
 	}
-	lost, err := m.missingTaps(ctx)
-	if err != nil {
-		return err
+	if lost, err = m.missingTaps(ctx); err != nil {
+		return nil, err
 	}
-	if err := m.applyNetwork(ctx); err != nil {
-		return err
-	}
-	for _, id := range lost {
-		m.background(func() { m.tapGone(m.ctx, vm.ID(id)) })
-	}
-	return nil
+	return lost, m.applyNetwork(ctx)
 }
 
 // missingTaps returns the ids of machines that run without their tap: a new one
@@ -250,26 +268,38 @@ func (m *Manager) missingTaps(ctx context.Context) ([]string, error) {
 // time to time.
 func (m *Manager) KeepNetwork(ctx context.Context) {
 	m.net.mu.Lock()
-	defer m.net.mu.Unlock()
-	if len(m.net.want) == 0 && !m.net.dirty {
-		return
+	subnet, ports := m.net.subnet, len(m.net.want)
+	var err error
+	if ports > 0 || m.net.dirty {
+		err = m.applyNetwork(ctx)
 	}
-	err := m.applyNetwork(ctx)
 	text := fmt.Sprint(err)
-	if err != nil && text != m.net.told {
+	news := err != nil && text != m.net.told
+	m.net.told = text
+	m.net.mu.Unlock()
+	if news {
 		m.log.Warn("keep the network as it should be", "err", err)
 	}
-	m.net.told = text
+	if ports > 0 {
+		m.serveGuests(subnet)
+	}
 }
 
 // watchTaps notes in a machine's record that its tap was deleted: it runs on
 // without a network.
 func (m *Manager) watchTaps() {
-	err := m.d.Network.Watch(m.ctx, func(id string) {
-		m.background(func() { m.tapGone(m.ctx, vm.ID(id)) })
-	})
-	if m.ctx.Err() == nil {
+	for {
+		err := m.d.Network.Watch(m.ctx, func(id string) {
+			m.background(func() { m.tapGone(m.ctx, vm.ID(id)) })
+		})
+		if m.ctx.Err() != nil {
+			return
+		}
 		m.log.Warn("watch taps", "err", err)
+		select {
+		case <-time.After(recordAgain):
+		case <-m.ctx.Done():
+		}
 	}
 }
 
@@ -294,7 +324,7 @@ func (m *Manager) tapGone(ctx context.Context, id vm.ID) {
 }
 
 // Lookup returns the address of a machine that runs, by its name. It is what
-// DNS asks.
+// DNS asks, and waits for nothing slow.
 func (m *Manager) Lookup(_ context.Context, name string) (netip.Addr, bool) {
 	m.mu.Lock()
 	var id vm.ID
@@ -304,27 +334,23 @@ func (m *Manager) Lookup(_ context.Context, name string) (netip.Addr, bool) {
 		}
 	}
 	m.mu.Unlock()
-	if id == "" {
-		return netip.Addr{}, false
-	}
-	m.net.mu.Lock()
-	defer m.net.mu.Unlock()
-	p, ok := m.net.want[id]
-	return p.IP, ok
+	a, ok := m.addresses()[id]
+	return a, ok
 }
 
 // Reverse returns the name of the machine that runs and has an address.
 func (m *Manager) Reverse(_ context.Context, a netip.Addr) (name string, ok bool) {
-	m.net.mu.Lock()
-	var id vm.ID
-	for _, p := range m.net.want {
-		if p.IP == a {
-			id = vm.ID(p.ID)
+	for id, b := range m.addresses() {
+		if l := m.liveOf(id); a == b && l != nil {
+			return l.v.Name, true
 		}
 	}
-	m.net.mu.Unlock()
-	if l := m.liveOf(id); l != nil {
-		return l.v.Name, true
-	}
 	return "", false
+}
+
+func (m *Manager) addresses() map[vm.ID]netip.Addr {
+	if p := m.net.addrs.Load(); p != nil {
+		return *p
+	}
+	return nil
 }

@@ -17,48 +17,29 @@ const attachTime = 3 * time.Second
 // agree again. It returns when all is done, or when limit has passed: the rest
 // goes on in the background, each machine locked until its turn is over.
 func (m *Manager) Recover(ctx context.Context, limit time.Duration) error {
-	records, err := m.d.Records.List(ctx)
+	facts, err := m.lookAtAll(ctx)
 	if err != nil {
 		return err
 	}
-	if err := m.writeKnownHosts(records); err != nil {
+	subnet, err := m.d.Records.Subnet(ctx)
+	if err != nil {
 		return err
 	}
-	facts := make([]fact, 0, len(records))
-	for _, v := range records {
-		f, err := m.lookAt(ctx, v)
-		if err != nil {
-			return err
-		}
-		facts = append(facts, f)
-	}
-	m.warnOfStrays(records)
-	if err := m.recoverNetwork(ctx, facts); err != nil {
+	lost, err := m.recoverNetwork(ctx, subnet, facts)
+	if err != nil {
 		m.log.Error("bring the network into agreement", "err", err)
 	}
-	m.background(m.watchTaps)
 	done := make(chan struct{}, len(facts))
 	for _, mv := range plan(facts) {
-		if mv.do == keep {
-			done <- struct{}{}
-			continue
-		}
-		m.log.Info("recover", "vm", mv.v.ID, "name", mv.v.Name, "state", mv.v.State, "running", mv.running, "do", mv.do, "why", mv.why)
-		unlock, err := m.locks.Lock(ctx, mv.v.ID)
-		if err != nil {
+		if err := m.begun(ctx, mv, done); err != nil {
 			return err
 		}
-		began := m.background(func() {
-			defer func() { unlock(); done <- struct{}{} }()
-			if err := m.carryOut(m.ctx, mv); err != nil && m.ctx.Err() == nil {
-				m.log.Error("recover", "vm", mv.v.ID, "do", mv.do, "err", err)
-			}
-		})
-		if !began {
-			unlock()
-			return errStopping
-		}
 	}
+	// Behind those who have the machines' locks by now.
+	for _, id := range lost {
+		m.background(func() { m.tapGone(m.ctx, vm.ID(id)) })
+	}
+	m.background(m.watchTaps)
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
 	for range facts {
@@ -70,6 +51,53 @@ func (m *Manager) Recover(ctx context.Context, limit time.Duration) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
+	}
+	return nil
+}
+
+// lookAtAll finds out what of the records is true.
+func (m *Manager) lookAtAll(ctx context.Context) ([]fact, error) {
+	records, err := m.d.Records.List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	facts := make([]fact, 0, len(records))
+	for _, v := range records {
+		f, err := m.lookAt(ctx, v)
+		if err != nil {
+			return nil, err
+		}
+		facts = append(facts, f)
+	}
+	m.warnOfStrays(records)
+	if err := m.writeKnownHosts(records); err != nil {
+		// The disk may be full, and who is to make room needs a daemon.
+		m.log.Warn("tell SSH clients of machines", "err", err)
+	}
+	return facts, nil
+}
+
+// begun locks a machine and begins what was decided for it. done is told of
+// the end.
+func (m *Manager) begun(ctx context.Context, mv move, done chan<- struct{}) error {
+	if mv.do == keep {
+		done <- struct{}{}
+		return nil
+	}
+	m.log.Info("recover", "vm", mv.v.ID, "name", mv.v.Name, "state", mv.v.State, "running", mv.running, "do", mv.do, "why", mv.why)
+	unlock, err := m.locks.Lock(ctx, mv.v.ID)
+	if err != nil {
+		return err
+	}
+	began := m.background(func() {
+		defer func() { unlock(); done <- struct{}{} }()
+		if err := m.carryOut(m.ctx, mv); err != nil && m.ctx.Err() == nil {
+			m.log.Error("recover", "vm", mv.v.ID, "do", mv.do, "err", err)
+		}
+	})
+	if !began {
+		unlock()
+		return errStopping
 	}
 	return nil
 }
@@ -119,7 +147,10 @@ func (m *Manager) carryOut(ctx context.Context, mv move) error {
 		return m.found(ctx, v, mv.why)
 	case finishStop:
 		if mv.running && m.readopt(ctx, v) == nil {
-			m.powerOff(ctx, v, time.Duration(m.d.Config.Grace))
+			if _, err := m.powerOff(ctx, v, time.Duration(m.d.Config.Grace)); err != nil {
+				_, err = m.standsAfterAll(ctx, v, err)
+				return err
+			}
 		}
 		_, err := m.takeDown(ctx, v, m.undoAll(v), mv.why, nil)
 		return err

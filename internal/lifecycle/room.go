@@ -30,7 +30,7 @@ const (
 
 // CheckRoom pauses the machines whose disk is about to be full, and lets those
 // go on that have room again. The daemon calls it from time to time.
-func (m *Manager) CheckRoom(ctx context.Context) {
+func (m *Manager) CheckRoom() {
 	_, free, err := m.d.Host.DiskBytes(m.d.Paths.State)
 	if err != nil {
 		m.log.Warn("look how full the disk is", "err", err)
@@ -38,28 +38,47 @@ func (m *Manager) CheckRoom(ctx context.Context) {
 	}
 	m.keepReserve(free)
 	for _, l := range m.allLive() {
-		mach, st := l.standing()
-		switch {
-		case mach == nil:
-			continue
-		case st == vmm.Running && free < pauseBelow:
-			err = mach.Pause(ctx)
-		case stands(st) && free >= resumeAbove && l.mayTry():
-			err = mach.Resume(ctx)
-		}
-		if err != nil && l.ctx.Err() == nil {
-			m.log.Warn("disk is full or has room again", "vm", l.v.ID, "err", err)
-		}
+		m.background(func() { m.fitRoom(l, free) })
+	}
+}
+
+// fitRoom pauses one machine, or lets it go on. While it waits for a VMM that
+// does not answer, others are not held up.
+func (m *Manager) fitRoom(l *live, free int64) {
+	if !l.fitting.TryLock() {
+		return // it waits still
+	}
+	defer l.fitting.Unlock()
+	ctx, cancel := context.WithTimeout(l.ctx, attachTime)
+	defer cancel()
+	mach, st := l.standing()
+	var err error
+	switch {
+	case mach == nil:
+	case st == vmm.Running && free < pauseBelow && !l.isEnding():
+		err = mach.Pause(ctx)
+	case stands(st) && free >= resumeAbove && l.mayTry():
+		err = mach.Resume(ctx)
+	}
+	if err != nil && l.ctx.Err() == nil {
+		m.log.Warn("disk is full or has room again", "vm", l.v.ID, "err", err)
 	}
 }
 
 // attend follows whether a machine's guest stands, as its VMM tells, until
-// either ends.
+// either ends. What it finds is recorded by somebody else, for that waits for
+// the machine's lock, which a start holds until the guest answers.
 func (m *Manager) attend(l *live, mach vmm.Machine) {
+	changed := make(chan struct{}, 1)
+	m.background(func() { m.recordWhetherStands(l, mach, changed) })
 	for {
 		var again <-chan time.Time
-		if m.lookWhetherStands(l, mach) != nil {
+		if err := m.lookWhetherStands(l, mach); err != nil {
 			again = time.After(resumeEvery)
+		}
+		select {
+		case changed <- struct{}{}:
+		default: // it is to record anyway
 		}
 		select {
 		case <-mach.Changed():
@@ -75,9 +94,8 @@ func (m *Manager) attend(l *live, mach vmm.Machine) {
 // stands reports whether a guest's processors stand.
 func stands(s vmm.Status) bool { return s == vmm.Paused || s == vmm.IOError }
 
-// lookWhetherStands makes the record of a machine that is up say whether its
-// guest stands, and tells those whose commands run in it. An error means that
-// it is not known, or not recorded.
+// lookWhetherStands asks the VMM, and tells those whose commands run in the
+// machine if it came to stand or went on.
 func (m *Manager) lookWhetherStands(l *live, mach vmm.Machine) error {
 	st, err := mach.Status(l.ctx)
 	if err != nil {
@@ -86,6 +104,33 @@ func (m *Manager) lookWhetherStands(l *live, mach vmm.Machine) error {
 	if was := l.setStatus(st); stands(was) != stands(st) {
 		l.tell(m.standNotice(l.v, stands(st)))
 	}
+	return nil
+}
+
+// recordWhetherStands makes the record of a machine that is up say whether its
+// guest stands, each time that it may have changed.
+func (m *Manager) recordWhetherStands(l *live, mach vmm.Machine, changed <-chan struct{}) {
+	for {
+		select {
+		case <-changed:
+		case <-mach.Done():
+			return
+		case <-l.ctx.Done():
+			return
+		}
+		for m.lockAndRecordStands(l, mach) != nil {
+			select {
+			case <-time.After(resumeEvery):
+			case <-mach.Done():
+				return
+			case <-l.ctx.Done():
+				return
+			}
+		}
+	}
+}
+
+func (m *Manager) lockAndRecordStands(l *live, mach vmm.Machine) error {
 	unlock, err := m.locks.Lock(l.ctx, l.v.ID)
 	if err != nil {
 		return err
@@ -145,20 +190,30 @@ func (m *Manager) pausedError(v vm.VM) error {
 
 // wake lets a machine go on that is to power off. One for which there is no
 // room is left standing: killed, it would lose what it has not written.
+// Preconditions: the machine's lock is held.
 func (m *Manager) wake(ctx context.Context, v vm.VM) error {
 	l := m.liveOf(v.ID)
 	if l == nil {
 		return nil // nothing runs
 	}
+	mach, st := l.standing()
+	if !stands(st) {
+		return nil
+	}
 	_, free, err := m.d.Host.DiskBytes(m.d.Paths.State)
 	if err != nil {
 		return err
 	}
-	mach, _ := l.standing()
-	if free < resumeAbove || mach == nil {
-		return errkind.WithHint(fmt.Errorf("%w; killed, it loses what it has not written", m.pausedError(v)), "banger vm kill "+v.Name)
+	if free < resumeAbove {
+		v.StateReason = m.fullReason()
+		return m.keepsStanding(v)
 	}
 	return mach.Resume(ctx)
+}
+
+// keepsStanding refuses to end a machine that stands.
+func (m *Manager) keepsStanding(v vm.VM) error {
+	return errkind.WithHint(fmt.Errorf("%w; killed, it loses what it has not written", m.pausedError(v)), "banger vm kill "+v.Name)
 }
 
 // change records one step in a machine's life. On a full disk it gives the
@@ -175,8 +230,8 @@ func (m *Manager) reservePath() string { return filepath.Join(m.d.Paths.State, "
 
 // keepReserve takes the room for records, where there is plenty.
 func (m *Manager) keepReserve(free int64) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	m.reserveMu.Lock()
+	defer m.reserveMu.Unlock()
 	if m.reserve || free < resumeAbove+reserved {
 		return
 	}
@@ -188,16 +243,30 @@ func (m *Manager) keepReserve(free int64) {
 }
 
 // giveReserve gives the kept room back to the disk, and reports whether there
-// was any.
+// was any: an earlier daemon may have kept it.
 func (m *Manager) giveReserve() bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	had := m.reserve
+	m.reserveMu.Lock()
+	defer m.reserveMu.Unlock()
 	m.reserve = false
-	if err := m.d.Host.Reserve(m.reservePath(), 0); err != nil {
+	had, err := m.d.Host.Unreserve(m.reservePath())
+	if err != nil {
 		m.log.Warn("give up the room for records", "err", err)
 	}
 	return had
+}
+
+// setEnding says whether a machine is being asked to end: it is not paused
+// then.
+func (l *live) setEnding(ending bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ending = ending
+}
+
+func (l *live) isEnding() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.ending
 }
 
 // standing returns the connection to the VMM, nil if it does not answer, and

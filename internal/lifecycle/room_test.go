@@ -42,7 +42,7 @@ func (l *life) becomesWhile(f func(), id vm.ID, want vm.State) vm.VM {
 func (l *life) room(n int64, id vm.ID, want vm.State) vm.VM {
 	l.t.Helper()
 	l.w.Host.SetSpare(n)
-	return l.becomesWhile(func() { l.CheckRoom(context.Background()) }, id, want)
+	return l.becomesWhile(func() { l.CheckRoom() }, id, want)
 }
 
 // A disk that is about to be full pauses machines, says so, and lets them go
@@ -152,7 +152,7 @@ func TestReserve(t *testing.T) {
 	l.restart()
 	v := l.create("web", false)
 	mustStart(t, l, v)
-	l.CheckRoom(context.Background())
+	l.CheckRoom()
 	if l.w.Host.Kept == 0 {
 		t.Fatal("no room is kept")
 	}
@@ -163,5 +163,83 @@ func TestReserve(t *testing.T) {
 	l.room(1<<30, v.ID, vm.Running)
 	if l.w.Host.Kept == 0 {
 		t.Error("no room is kept again")
+	}
+}
+
+// A disk that is full while a guest boots makes the start wait, not fail.
+func TestDiskFullDuringStart(t *testing.T) {
+	l := newLife(t)
+	v := l.create("web", false)
+	l.w.Silent.Store(true) // its agent does not answer yet
+	started := make(chan error, 1)
+	go func() {
+		_, err := l.Start(context.Background(), v.ID, nobody)
+		started <- err
+	}()
+	status := func(want vmm.Status) {
+		t.Helper()
+		deadline := time.After(10 * time.Second)
+		for l.w.VMM.Status(string(v.ID)) != want {
+			l.CheckRoom()
+			select {
+			case <-time.After(time.Millisecond):
+			case <-deadline:
+				t.Fatalf("the guest is %q, want %q", l.w.VMM.Status(string(v.ID)), want)
+			}
+		}
+	}
+	status(vmm.Running)
+	l.w.Host.SetSpare(0)
+	status(vmm.Paused)
+	l.w.Host.SetSpare(1 << 30)
+	status(vmm.Running)
+	l.w.Silent.Store(false)
+	if err := <-started; err != nil {
+		t.Errorf("Start = %v", err)
+	}
+	l.becomes(v.ID, vm.Running)
+}
+
+// A guest that meets the end of the disk while it powers off is not killed for
+// that; with room again it goes on, and ends.
+func TestDiskFullDuringStop(t *testing.T) {
+	l := newLife(t)
+	v := l.create("web", false)
+	mustStart(t, l, v)
+	l.w.VMM.OnPowerOff(string(v.ID), func() bool { // it has to write first
+		l.w.Host.SetSpare(0)
+		l.w.VMM.SetFull(string(v.ID), true)
+		return false
+	})
+	got, err := l.Stop(context.Background(), v.ID, 200*time.Millisecond)
+	if errkind.Of(err) != errkind.Conflict || got.State != vm.Paused {
+		t.Fatalf("Stop = %s, %v", got.State, err)
+	}
+	l.w.VMM.OnPowerOff(string(v.ID), nil)
+	l.w.VMM.SetFull(string(v.ID), false)
+	l.room(1<<30, v.ID, vm.Running)
+	l.w.VMM.PowerOff(string(v.ID)) // as it was asked to
+	if v := l.becomes(v.ID, vm.Stopped); v.StateReason != "the guest powered off" {
+		t.Errorf("it is stopped, because %q", v.StateReason)
+	}
+}
+
+// What an earlier daemon kept for records is given by the next one, which may
+// have begun on a disk that is full.
+func TestReserveOfAnEarlierDaemon(t *testing.T) {
+	l := newLife(t)
+	l.failStore = func(method string) error {
+		if method == "Change" && l.w.Host.Kept > 0 {
+			return errkind.New(errkind.Host, "no room is left")
+		}
+		return nil
+	}
+	l.restart()
+	v := l.create("web", false)
+	mustStart(t, l, v)
+	l.w.Host.Kept = 8 << 20
+	l.restart()
+	if got, err := l.Kill(context.Background(), v.ID); err != nil || got.State != vm.Stopped {
+		t.Errorf("Kill = %s, %v", got.State, err)
 	}
 }

@@ -2,6 +2,7 @@ package lifecycle
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"banger/internal/errkind"
@@ -43,12 +44,11 @@ func (m *Manager) stop(ctx context.Context, id vm.ID, grace time.Duration, reaso
 	if grace == 0 {
 		m.interrupt(id)
 	}
-	if v.State == vm.Paused && grace > 0 {
-		if err := m.wake(ctx, v); err != nil {
-			return v, err
-		}
+	may := func() error { return nil }
+	if grace > 0 {
+		may = func() error { return m.wake(ctx, v) }
 	}
-	v, unlock, err := m.begin(ctx, id, vm.Stopping, reason)
+	v, unlock, err := m.beginIf(ctx, id, may, vm.Stopping, reason)
 	if errkind.Of(err) == errkind.Conflict {
 		// What was interrupted may have stopped it.
 		if now, gerr := m.d.Records.Get(ctx, id); gerr == nil && now.State == vm.Stopped {
@@ -59,35 +59,66 @@ func (m *Manager) stop(ctx context.Context, id vm.ID, grace time.Duration, reaso
 		return v, err
 	}
 	defer unlock()
-	if grace > 0 && !m.powerOff(ctx, v, grace) {
-		reason = "killed: the guest did not power off when asked"
+	if grace > 0 {
+		off, err := m.powerOff(ctx, v, grace)
+		if err != nil {
+			return m.standsAfterAll(ctx, v, err)
+		}
+		if !off {
+			reason = "killed: the guest did not power off when asked"
+		}
 	}
 	return m.takeDown(ctx, v, m.undoAll(v), reason, nil)
 }
 
 // powerOff asks the guest to end itself and waits until it has, or until grace
 // has passed. It reports whether it did; that it did not is no failure: it is
-// killed next.
-func (m *Manager) powerOff(ctx context.Context, v vm.VM, grace time.Duration) bool {
+// killed next. But a guest that has come to stand, because the host's disk is
+// full, is an error: killed, it would lose what it has not written.
+func (m *Manager) powerOff(ctx context.Context, v vm.VM, grace time.Duration) (off bool, err error) {
 	ctx, cancel := m.detached(ctx, grace)
 	defer cancel()
 	ctx, done := m.interruptible(ctx, v.ID)
 	defer done()
 	l := m.liveOf(v.ID)
 	if l == nil {
-		return true // nothing runs
+		return true, nil // nothing runs
 	}
+	l.setEnding(true)
+	defer l.setEnding(false)
 	if err := m.askPowerOff(ctx, l); err != nil {
 		m.log.Warn("guest did not take the request to power off", "vm", v.ID, "err", err)
-		return false
+		return false, m.standsError(ctx, l)
 	}
 	select {
 	case <-l.gone:
-		return true
+		return true, nil
 	case <-ctx.Done():
 		m.log.Warn("guest did not power off in time", "vm", v.ID, "grace", grace)
-		return false
+		return false, m.standsError(ctx, l)
 	}
+}
+
+// standsError is the error of a machine that cannot power off because it
+// stands; nil if it does not stand, or was to be killed meanwhile.
+func (m *Manager) standsError(ctx context.Context, l *live) error {
+	if _, st := l.standing(); !stands(st) || context.Cause(ctx) == errInterrupted {
+		return nil
+	}
+	v := l.v
+	v.StateReason = m.fullReason()
+	return m.keepsStanding(v)
+}
+
+// standsAfterAll records that a machine that was to power off stands, and
+// returns why it does. With room again it goes on, and ends.
+func (m *Manager) standsAfterAll(ctx context.Context, v vm.VM, cause error) (vm.VM, error) {
+	c := vm.Change{To: vm.Paused, Reason: m.fullReason(), Found: true}
+	now, err := m.change(context.WithoutCancel(ctx), v.ID, c)
+	if err != nil {
+		return v, errors.Join(cause, err)
+	}
+	return now, cause
 }
 
 func (m *Manager) askPowerOff(ctx context.Context, l *live) error {

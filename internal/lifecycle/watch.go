@@ -36,6 +36,9 @@ type live struct {
 	agent  guest.Agent // nil until dialled; guarded by mu
 	status vmm.Status  // what the VMM last said of its guest; guarded by mu
 	tried  time.Time   // when it was last let go on; guarded by mu
+	ending bool        // it is being asked to power off; guarded by mu
+
+	fitting sync.Mutex // held while it is paused or let go on for room
 
 	nmu     sync.Mutex
 	notices map[chan string]bool // guarded by nmu

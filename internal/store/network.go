@@ -48,33 +48,41 @@ func (s *Store) SetSubnet(ctx context.Context, p netip.Prefix) error {
 		if err := n.write(ctx, tx); err != nil {
 			return err
 		}
-		for _, v := range vs {
-			if err := moveAddress(ctx, tx, old, n, v); err != nil {
-				return err
-			}
-		}
-		return nil
+		return moveAddresses(ctx, tx, old, n, vs)
 	})
 }
 
-// moveAddress gives a machine an address in another subnet.
-func moveAddress(ctx context.Context, tx tx, from, to subnet, v vm.VM) error {
-	if v.Spec.Network != network.NAT {
-		return nil
-	}
-	ip, taken := from.moved(v.GuestIP, to), true
-	var err error
-	if ip != "" {
-		if taken, err = addressTaken(ctx, tx, ip); err != nil {
+// moveAddresses gives machines addresses in another subnet: first to those who
+// keep their part of it, so that nobody else gets it.
+func moveAddresses(ctx context.Context, tx tx, from, to subnet, vs []vm.VM) error {
+	var others []vm.VM
+	for _, v := range vs {
+		if v.Spec.Network != network.NAT {
+			continue
+		}
+		ip := from.moved(v.GuestIP, to)
+		if ip == "" {
+			others = append(others, v)
+			continue
+		}
+		if err := setAddress(ctx, tx, v.ID, ip); err != nil {
 			return err
 		}
 	}
-	if taken {
-		if ip, err = freeAddress(ctx, tx); err != nil {
+	for _, v := range others {
+		ip, err := freeAddress(ctx, tx)
+		if err != nil {
+			return err
+		}
+		if err := setAddress(ctx, tx, v.ID, ip); err != nil {
 			return err
 		}
 	}
-	_, err = tx.ExecContext(ctx, `UPDATE machines SET guest_ip = ? WHERE id = ?`, ip, string(v.ID))
+	return nil
+}
+
+func setAddress(ctx context.Context, tx tx, id vm.ID, ip string) error {
+	_, err := tx.ExecContext(ctx, `UPDATE machines SET guest_ip = ? WHERE id = ?`, ip, string(id))
 	return err
 }
 

@@ -78,4 +78,10 @@ func TestSmallerSubnet(t *testing.T) {
 	if f, err := s.Resolve(t.Context(), "f"); err != nil || f.GuestIP != "10.2.0.2" {
 		t.Errorf("f moved to %s, %v", f.GuestIP, err)
 	}
+	// The others keep their part, whoever was given a new one before them.
+	for name, want := range map[string]string{"b": "10.2.0.3", "e": "10.2.0.6"} {
+		if v, err := s.Resolve(t.Context(), name); err != nil || v.GuestIP != want {
+			t.Errorf("%s moved to %s, %v, want %s", name, v.GuestIP, err, want)
+		}
+	}
 }

@@ -26,7 +26,7 @@ import (
 type Dialer struct {
 	Host *vmmtest.Host
 	Fail func(op string) error // asked before and after each operation; may be nil
-	// Silent agents are waited for until the context ends; may be nil.
+	// Silent agents are waited for; may be nil.
 	Silent *atomic.Bool
 }
 
@@ -38,9 +38,8 @@ func (d Dialer) Dial(ctx context.Context, e guest.Endpoint) (guest.Agent, error)
 	if err := d.fail("before guest"); err != nil {
 		return nil, err
 	}
-	if d.Silent != nil && d.Silent.Load() {
-		<-ctx.Done()
-		return nil, context.Cause(ctx)
+	if err := d.awaitWord(ctx); err != nil {
+		return nil, err
 	}
 	s, err := d.find(ctx, e.Path)
 	if err != nil {
@@ -61,6 +60,20 @@ func (d Dialer) Dial(ctx context.Context, e guest.Endpoint) (guest.Agent, error)
 		return nil, errors.Join(err, a.Close())
 	}
 	return a, nil
+}
+
+// awaitWord waits until agents are not silent.
+func (d Dialer) awaitWord(ctx context.Context) error {
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for d.Silent != nil && d.Silent.Load() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return nil
 }
 
 func (d Dialer) fail(op string) error {

@@ -62,7 +62,39 @@ func (h *Host) Finder() vmm.Finder { return finder{h} }
 
 // PowerOff does what a guest does that powers off. It, and the other ends,
 // report whether the machine ran.
-func (h *Host) PowerOff(id string) bool { return h.end(id, vmm.ExitPowerOff) }
+func (h *Host) PowerOff(id string) bool {
+	h.mu.Lock()
+	p := h.byID(id)
+	var first func() bool
+	if p != nil {
+		first = p.onPowerOff
+	}
+	h.mu.Unlock()
+	if first != nil && !first() {
+		return true
+	}
+	return h.end(id, vmm.ExitPowerOff)
+}
+
+// OnPowerOff makes a guest do something before it powers off, and power off
+// only if that returns true; nil: it just powers off.
+func (h *Host) OnPowerOff(id string, f func() bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if p := h.byID(id); p != nil {
+		p.onPowerOff = f
+	}
+}
+
+// Status is what a VMM says of its guest, "" if the machine does not run.
+func (h *Host) Status(id string) vmm.Status {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if p := h.byID(id); p != nil {
+		return p.status
+	}
+	return ""
+}
 
 // Reboot is a guest that reboots.
 func (h *Host) Reboot(id string) bool { return h.end(id, vmm.ExitReboot) }
@@ -204,6 +236,8 @@ type process struct {
 	status vmm.Status    // guarded by Host.mu
 	hidden bool          // its command line is overwritten; guarded by Host.mu
 	full   bool          // its guest writes and there is no room; guarded by Host.mu
+
+	onPowerOff func() bool // see Host.OnPowerOff; guarded by Host.mu
 
 	watchers []chan struct{} // told of each change of status; guarded by Host.mu
 }
