@@ -109,9 +109,6 @@ func (r *Receiver) close(file func(*incoming) error, dir func(*level) error) err
 // Whole reports whether all that the sender had to send is in its place.
 func (r *Receiver) Whole() bool { return r.ended }
 
-// Done returns how many bytes have come.
-func (r *Receiver) Done() int64 { return r.done }
-
 // Item takes what came. The answer is not nil if it was an offer. After an
 // error nothing is left of what was not whole.
 func (r *Receiver) Item(it *wire.CopyItem) (*wire.CopyHave, error) {

@@ -114,9 +114,23 @@ func TestCpFull(t *testing.T) {
 		}
 	}
 	b.wants(1, "", "write /root/x: no space left on device", "vm", "cp", dir+"/big", "web:x")
-	b.wants(0, "old\n/root/mine: OK\nmine\nx\n", "", "vm", "exec", "web", "--", "sh", "-c", "cat /root/x; sha256sum -c /sum; ls -A /root")
+	b.wants(0, "old\n/root/mine: OK\nmine\nx\n", "", "vm", "exec", "web", "--", "sh", "-c", "cat /root/x; sha256sum -c /sum; ls -A /root | grep -v ssh")
 	b.must("vm", "exec", "web", "--", "sh", "-c", "df -h") // the hint
 	b.must("vm", "cp", dir+"/big", "web:/elsewhere")
+
+	// The same here.
+	small := dir + "/small"
+	must(t, os.Mkdir(small, 0o755))
+	must(t, exec.Command("mount", "-t", "tmpfs", "-o", "size=16M", "tmpfs", small).Run())
+	t.Cleanup(func() {
+		if err := exec.Command("umount", small).Run(); err != nil {
+			t.Error(err)
+		}
+	})
+	b.wants(1, "", ": write "+small+"/elsewhere: no space left on device\nhint: df -h "+small+"\n", "vm", "cp", "web:/elsewhere", small)
+	if left, err := os.ReadDir(small); err != nil || len(left) > 0 {
+		t.Errorf("left: %v, %v", left, err)
+	}
 }
 
 // A copy that is cut off, by whatever dies, leaves nothing at its place and is
