@@ -385,8 +385,8 @@ func TestFilesThatLie(t *testing.T) {
 				must(t, os.Truncate(name, size))
 			}
 		}}
-		_, err := carryBy(t, l, "dst", []string{name}, SendOptions{}, named(name))
-		got, rerr := os.ReadFile("dst")
+		_, err := carryBy(t, l, "new-"+name, []string{name}, SendOptions{}, named(name))
+		got, rerr := os.ReadFile("new-" + name)
 		switch {
 		case name == "shrinks" && (!errors.Is(err, errShorter) || !errors.Is(rerr, fs.ErrNotExist)):
 			t.Errorf("shrinks: %v, %v", err, rerr)
