@@ -123,14 +123,6 @@ func TestHint(t *testing.T) {
 	}
 }
 
-func TestQuote(t *testing.T) {
-	for s, want := range map[string]string{"": "''", "ls": "ls", "a b": "'a b'", "it's": `'it'\''s'`, "$X": "'$X'", "--a=b/c": "--a=b/c", "ü": "'ü'"} {
-		if got := quote(s); got != want {
-			t.Errorf("quote(%q) = %s, want %s", s, got, want)
-		}
-	}
-}
-
 // Nothing that a guest wrote moves a cursor.
 func FuzzClean(f *testing.F) {
 	f.Add("a\x1b[2Jb\r\nc\td\x9b31m\xff")

@@ -99,7 +99,7 @@ func (a *app) hint(h string) string {
 			dir = a.env.get("BANGER_ROOT")
 		}
 		if dir != "" {
-			words = append(words, "--root", quote(dir))
+			words = append(words, "--root", errkind.Quote(dir))
 		}
 		if sudo {
 			words = append([]string{"sudo"}, words...)
@@ -109,22 +109,11 @@ func (a *app) hint(h string) string {
 	return strings.Join(lines, " && ")
 }
 
-// quote makes a shell take s as one word.
-func quote(s string) string {
-	plain := func(r rune) bool {
-		return r < unicode.MaxASCII && (unicode.IsLetter(r) || unicode.IsDigit(r) || strings.ContainsRune("/._-=:,+@%", r))
-	}
-	if s != "" && strings.IndexFunc(s, func(r rune) bool { return !plain(r) }) < 0 {
-		return s
-	}
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
-}
-
 // quoteAll makes a shell take args as they are.
 func quoteAll(args []string) string {
 	words := make([]string, len(args))
 	for i, arg := range args {
-		words[i] = quote(arg)
+		words[i] = errkind.Quote(arg)
 	}
 	return strings.Join(words, " ")
 }

@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 
 	"github.com/spf13/cobra"
+
+	"banger/internal/errkind"
 )
 
 const sshConfigHelp = `Print what makes ssh, scp, rsync, git and editors reach machines as NAME.vm, or
@@ -53,7 +55,7 @@ func (a *app) sshBlock() (b sshBlock, err error) {
 	}
 	b.tag, b.undo = paths.Tag, "banger"
 	if paths.Root != "" {
-		b.undo += " --root " + quote(paths.Root)
+		b.undo += " --root " + errkind.Quote(paths.Root)
 	}
 	b.undo += " ssh-config --uninstall"
 	b.options, err = a.sshOptions("%h")

@@ -68,7 +68,7 @@ func (f *sshFile) own(fi os.FileInfo) {
 // mend gives an error of the text the file's name, and a way to its cure: what
 // belongs to a damaged block only its owner can tell.
 func (f *sshFile) mend(err error) error {
-	return errkind.WithHint(fmt.Errorf("%s: %w", f.path, err), "${EDITOR:-vi} "+quote(f.path))
+	return errkind.WithHint(fmt.Errorf("%s: %w", f.path, err), "${EDITOR:-vi} "+errkind.Quote(f.path))
 }
 
 // write replaces the file's text, whole or not at all. What it makes belongs to

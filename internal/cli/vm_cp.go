@@ -129,7 +129,7 @@ func (a *app) throughHere(src, dst string, n int) []string {
 	if n != 1 {
 		return nil
 	}
-	return []string{"banger vm cp " + quote(src) + " - | " + a.self() + " vm cp - " + quote(dst)}
+	return []string{"banger vm cp " + errkind.Quote(src) + " - | " + a.self() + " vm cp - " + errkind.Quote(dst)}
 }
 
 // check refuses what cannot be meant.

@@ -80,9 +80,9 @@ func (c *copying) hints(err error) error {
 	case errors.Is(err, client.ErrInterrupted) && !c.streams():
 		return errkind.WithHint(err, "banger vm cp --resume "+quoteAll(c.args))
 	case errors.Is(err, client.ErrGuestFull):
-		return errkind.WithHint(err, "banger vm exec "+quote(c.vm)+" -- df -h")
+		return errkind.WithHint(err, "banger vm exec "+errkind.Quote(c.vm)+" -- df -h")
 	case errors.Is(err, syscall.ENOSPC) && c.out:
-		return errkind.WithHint(err, "df -h "+quote(c.dir()))
+		return errkind.WithHint(err, "df -h "+errkind.Quote(c.dir()))
 	case errkind.Of(err) == errkind.NotFound:
 		return errkind.WithHint(err, c.dotted()...)
 	}

@@ -50,7 +50,7 @@ func oneBeforeDashes(c *cobra.Command, args []string) error {
 		return errkind.WithHint(usage("%q takes a machine", c.CommandPath()), "banger vm list")
 	}
 	return errkind.WithHint(usage(`%q: what is to be run stands after "--"`, args[1]),
-		c.CommandPath()+" "+quote(args[0])+" -- "+quoteAll(args[1:]))
+		c.CommandPath()+" "+errkind.Quote(args[0])+" -- "+quoteAll(args[1:]))
 }
 
 func (a *app) execCommand(ctx context.Context, vm string, f commandFlags, argv []string) error {

@@ -70,7 +70,7 @@ func (a *app) logs(ctx context.Context, req *api.LogsRequest) error {
 	if err := stream.Err(); !req.Follow || !errors.Is(err, api.ErrLost) {
 		return err
 	}
-	return errkind.WithHint(stream.Err(), "banger vm logs -f "+quote(req.Vm))
+	return errkind.WithHint(stream.Err(), "banger vm logs -f "+errkind.Quote(req.Vm))
 }
 
 // whileRead returns a context that ends when our output is a pipe that nobody

@@ -78,7 +78,7 @@ func (a *app) prune(ctx context.Context, filter *filterFlags, force bool) error 
 func labelArgs(labels []string) string {
 	var b strings.Builder
 	for _, l := range labels {
-		b.WriteString(" --label " + quote(l))
+		b.WriteString(" --label " + errkind.Quote(l))
 	}
 	return b.String()
 }

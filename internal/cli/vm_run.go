@@ -173,7 +173,7 @@ func (a *app) runCommand(ctx context.Context, spec *api.Spec, ephemeral bool, f 
 func doing(argv []string, vm string) string {
 	what := "run a shell"
 	if len(argv) > 0 {
-		what = "run " + cut(quote(argv[0]), 60)
+		what = "run " + cut(errkind.Quote(argv[0]), 60)
 	}
 	if vm == "" {
 		return what

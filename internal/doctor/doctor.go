@@ -154,12 +154,3 @@ func (e *examination) pastable(hint string) string {
 	}
 	return strings.Join(parts, " && ")
 }
-
-// quote makes a path one word for a shell.
-func quote(s string) string {
-	const plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-+"
-	if s != "" && strings.Trim(s, plain) == "" {
-		return s
-	}
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
-}

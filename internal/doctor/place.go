@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"banger/internal/config"
+	"banger/internal/errkind"
 )
 
 const (
@@ -23,7 +24,7 @@ func (e *examination) places() {
 
 // space looks at one file system, however many of our directories it holds.
 func (e *examination) space(s Space) {
-	hints := []string{"df -h " + quote(s.Dir)}
+	hints := []string{"df -h " + errkind.Quote(s.Dir)}
 	if len(e.Host.Entries) > 0 {
 		hints = append(hints, "banger vm prune")
 	}
@@ -54,10 +55,10 @@ func (e *examination) permissions() {
 	for _, p := range e.Host.Places {
 		switch {
 		case p.Ours && !p.Mode.IsDir():
-			e.fail("permissions", []string{fmt.Sprintf("mv --backup=numbered %s %s", quote(p.Path), quote(p.Path+".old"))},
+			e.fail("permissions", []string{fmt.Sprintf("mv --backup=numbered %s %s", errkind.Quote(p.Path), errkind.Quote(p.Path+".old"))},
 				"%s is not a directory", p.Path)
 		case p.Ours && p.UID != 0:
-			e.fail("permissions", []string{"chown root " + quote(p.Path)}, "%s belongs to user %d, not to root", p.Path, p.UID)
+			e.fail("permissions", []string{"chown root " + errkind.Quote(p.Path)}, "%s belongs to user %d, not to root", p.Path, p.UID)
 		case p.Closed != nil:
 			e.failed("permissions", p.Closed)
 		default:

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"banger/internal/config"
+	"banger/internal/errkind"
 	"banger/internal/vm"
 )
 
@@ -33,7 +34,7 @@ func (e *examination) records(ctx context.Context) {
 	case errors.Is(err, ErrOlder):
 		e.ok("database", "%s is of an earlier version; the daemon's next start upgrades it, after a backup", e.Paths.Database())
 	default:
-		e.failed("database", err, "ls -l "+quote(e.Paths.Database()))
+		e.failed("database", err, "ls -l "+errkind.Quote(e.Paths.Database()))
 	}
 	e.warn("leftovers", nil, "not looked at: without the records nobody knows whose what is")
 }
@@ -52,9 +53,9 @@ func (e *examination) configuration() {
 		e.unseen("configuration", path)
 	case errors.As(err, &at) && at.Line > 0:
 		// What was meant nobody can tell. Without the line its default holds.
-		e.fail("configuration", []string{fmt.Sprintf("sed -i '%ds/^/# /' %s", at.Line, quote(path))}, "%v; the defaults are looked at here", err)
+		e.fail("configuration", []string{fmt.Sprintf("sed -i '%ds/^/# /' %s", at.Line, errkind.Quote(path))}, "%v; the defaults are looked at here", err)
 	default:
-		e.fail("configuration", []string{"${EDITOR:-vi} " + quote(path)}, "%v; the defaults are looked at here", err)
+		e.fail("configuration", []string{"${EDITOR:-vi} " + errkind.Quote(path)}, "%v; the defaults are looked at here", err)
 	}
 }
 
@@ -83,7 +84,7 @@ func (e *examination) leftovers(vms []vm.VM) {
 	}
 	// Disks may hold what somebody wants back: a database that was put aside
 	// leaves all of them without an owner.
-	aside := quote(filepath.Join(e.Paths.State, "aside"))
+	aside := errkind.Quote(filepath.Join(e.Paths.State, "aside"))
 	var hints, found []string
 	for _, l := range []struct {
 		what, mend string
@@ -120,9 +121,9 @@ func (e *examination) strays(vms []vm.VM) (processes, disks, sockets []string) {
 		switch {
 		case owned[filepath.Base(path)]:
 		case filepath.Dir(path) == e.Paths.VMs():
-			disks = append(disks, quote(path))
+			disks = append(disks, errkind.Quote(path))
 		default:
-			sockets = append(sockets, quote(path))
+			sockets = append(sockets, errkind.Quote(path))
 		}
 	}
 	return processes, disks, sockets

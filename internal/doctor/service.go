@@ -48,7 +48,7 @@ func (e *examination) versions() {
 	}
 }
 
-func daemonLog(p config.Paths) string { return "tail -n 20 " + quote(p.DaemonLog()) }
+func daemonLog(p config.Paths) string { return "tail -n 20 " + errkind.Quote(p.DaemonLog()) }
 
 // names looks at the ports where names of machines are answered.
 func (e *examination) names() {

@@ -137,10 +137,4 @@ func newestBackup(path string) string {
 }
 
 // quote makes a path one word for a shell.
-func quote(s string) string {
-	plain := strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-+") == ""
-	if plain && s != "" {
-		return s
-	}
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
-}
+func quote(s string) string { return errkind.Quote(s) }
