@@ -9,6 +9,10 @@ import (
 	"banger/internal/errkind"
 )
 
+// MinFree is how much room the host's file system must have left for a machine
+// to be made on it, in bytes: enough for its boot to write what it writes.
+const MinFree = 256 << 20
+
 // Size is a number of bytes, written as in "512M" or "8G".
 type Size int64
 

@@ -7,13 +7,9 @@ import (
 	"banger/internal/errkind"
 )
 
-const (
-	// minFree is what a machine takes at least; lifecycle creates none below.
-	minFree = 256 << 20
-	// littleFree is what an image and its build, or a machine that is used,
-	// soon take.
-	littleFree = 2 << 30
-)
+// littleFree is what an image and its build, or a machine that is used, soon
+// take.
+const littleFree = 2 << 30
 
 func (e *examination) places() {
 	for _, s := range e.Host.Spaces {
@@ -31,8 +27,8 @@ func (e *examination) space(s Space) {
 	switch {
 	case s.Err != nil:
 		e.fail("disk", hints[:1], "%v", s.Err)
-	case s.Free < minFree && !s.Cache:
-		e.fail("disk", hints, "%s has %s left, and a machine takes at least %s", s.Dir, size(s.Free), size(minFree))
+	case s.Free < config.MinFree && !s.Cache:
+		e.fail("disk", hints, "%s has %s left, and a machine takes at least %s", s.Dir, size(s.Free), size(config.MinFree))
 	case s.Free < littleFree:
 		e.warn("disk", hints, "%s has %s left, which an image or a machine in use soon takes", s.Dir, size(s.Free))
 	default:

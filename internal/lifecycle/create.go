@@ -18,9 +18,8 @@ import (
 	"banger/internal/vm"
 )
 
-// minFree is how much room the host's file system must have left for a machine
-// to be made on it, in bytes: enough for its boot to write what it writes.
-const minFree = 256 << 20
+// minFree is the room without which no machine is made.
+const minFree = config.MinFree
 
 // maxTries is how often what somebody else was quicker with is tried again.
 const maxTries = 20
