@@ -112,7 +112,9 @@ func (a *app) running(ctx context.Context, ref string) (name string, err error) 
 	return resp.Msg.GetVm().GetName(), notRunning(resp.Msg.GetVm())
 }
 
-// notRunning is why nobody can log in to a machine; nil if somebody can.
+// notRunning is why nobody can log in to a machine, in the words by which the
+// daemon refuses; nil if somebody can. Left to the daemon, the refusal would
+// come by way of ssh, which makes 255 of it.
 func notRunning(v *api.VM) error {
 	if v.GetState() == "running" {
 		return nil

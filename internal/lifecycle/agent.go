@@ -27,7 +27,7 @@ func (m *Manager) Agent(ctx context.Context, id vm.ID) (guest.Agent, error) {
 	}
 	l := m.liveOf(id)
 	if l == nil || !m.Alive(ctx, v) {
-		err := errkind.New(errkind.Conflict, "vm %q is not running (%s)", v.Name, describe(v))
+		err := errkind.New(errkind.Conflict, "machine %q is not running (%s)", v.Name, describe(v))
 		if v.State == vm.Stopped || v.State == vm.Created {
 			err = errkind.WithHint(err, "banger vm start "+v.Name)
 		}
@@ -101,7 +101,7 @@ func (m *Manager) agentOf(ctx context.Context, l *live) (guest.Agent, error) {
 	}
 	if m.liveOf(l.v.ID) != l {
 		a.Close() // taken down while we dialled
-		return nil, errkind.New(errkind.Conflict, "vm %q is not running", l.v.Name)
+		return nil, errkind.New(errkind.Conflict, "machine %q is not running", l.v.Name)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
