@@ -157,7 +157,7 @@ func (d *Daemon) newServer(mech Mechanisms, dnsAddr string) *http.Server {
 		Info: server.Info{
 			PID: os.Getpid(), Version: version.Version, Root: d.o.Paths.Root, Socket: d.o.Paths.Socket(),
 			Driver: mech.DefaultDriver, DriverReason: mech.DriverReason, StartedAt: time.Now(),
-			DNSAddr: dnsAddr, Warnings: func() []string { return d.warnings(mech) },
+			DNSAddr: dnsAddr, Warnings: func(ctx context.Context) []string { return warnings(ctx, mech) },
 			SSHIdentity: d.o.Paths.SSHIdentity(), KnownHosts: d.o.Paths.KnownHosts(),
 		},
 		Log: d.o.Log, Shutdown: d.Stop,
@@ -171,12 +171,19 @@ func (d *Daemon) newServer(mech Mechanisms, dnsAddr string) *http.Server {
 	}
 }
 
+// warnTime is how long whoever asks for the daemon's status waits for what
+// firewalls there are, which may be many, and another daemon at work on the
+// network.
+const warnTime = time.Second
+
 // warnings tells what is not as it should be, though machines can run.
-func (d *Daemon) warnings(mech Mechanisms) []string {
+func warnings(ctx context.Context, mech Mechanisms) []string {
 	list := mech.Names.Warnings()
-	obstacles, err := mech.Network.Obstacles(context.Background())
+	ctx, cancel := context.WithTimeoutCause(ctx, warnTime, fmt.Errorf("that takes longer than %s", warnTime))
+	defer cancel()
+	obstacles, err := mech.Network.Obstacles(ctx)
 	if err != nil {
-		return append(list, "look for firewalls: "+err.Error())
+		return append(list, "firewalls were not looked at: "+err.Error())
 	}
 	for _, o := range obstacles {
 		list = append(list, fmt.Sprintf("%s keeps machines from the network; let them through with: %s", o.What, o.Hint))

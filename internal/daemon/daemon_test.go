@@ -20,6 +20,7 @@ import (
 	"banger/internal/daemon/daemontest"
 	"banger/internal/errkind"
 	"banger/internal/guest/wire"
+	"banger/internal/network"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -64,6 +65,20 @@ func create(t *testing.T, c *client.Client, name string) *api.VM {
 		t.Fatalf("create %s: %v, %v", name, v, st.Err())
 	}
 	return v
+}
+
+// A brief status leaves out what would have to be looked for.
+func TestBriefStatus(t *testing.T) {
+	w, p := daemontest.NewWorld(t), daemontest.NewPaths(t)
+	w.Net.SetObstacles([]network.Obstacle{{What: "chain x", Hint: "nft it"}})
+	c, stop := open(t, w, p)
+	defer stop()
+	for brief, want := range map[bool]int{true: 0, false: 1} {
+		s, err := c.Daemon.Status(t.Context(), connect.NewRequest(&api.StatusRequest{Brief: brief}))
+		if err != nil || len(s.Msg.Warnings) != want {
+			t.Errorf("Status, brief %t = %v, %v, want %d warnings", brief, s, err, want)
+		}
+	}
 }
 
 // One daemon at a time; what it leaves when it ends is what the next needs.

@@ -23,7 +23,7 @@ import (
 	"banger/internal/vmm/qemu"
 )
 
-// askLimit is how long a daemon may take to say that it is there.
+// askLimit is how long a daemon may take for an answer.
 const askLimit = 3 * time.Second
 
 // DoctorOptions is what doctor is to look at.
@@ -52,7 +52,8 @@ func Doctor(ctx context.Context, o DoctorOptions) *api.Doctor {
 		Network: linux.New(linux.Options{Tag: o.Paths.Tag, Root: o.Paths.State, Log: slog.New(slog.DiscardHandler)}),
 		Look:    hostcmd.Look,
 		Records: func(ctx context.Context) ([]vm.VM, error) { return readRecords(ctx, o.Paths.Database()) },
-		Daemon: func(ctx context.Context) (*api.StatusResponse, error) {
+		Ping:    func(ctx context.Context) error { return pingDaemon(ctx, o.Paths.Socket()) },
+		Status: func(ctx context.Context) (*api.StatusResponse, error) {
 			return askDaemon(ctx, o.Paths.Socket())
 		},
 		LockHolder: func() (int, bool) { return client.LockHolder(o.Paths) },
@@ -80,16 +81,22 @@ func readRecords(ctx context.Context, path string) (vms []vm.VM, err error) {
 	return s.List(ctx)
 }
 
-// askDaemon asks the daemon that serves at socket, and none that it would have
-// to wait for.
+// pingDaemon returns nil if a daemon serves at socket; it waits for none to come
+// up.
+func pingDaemon(ctx context.Context, socket string) error {
+	ctx, cancel := context.WithTimeout(ctx, askLimit)
+	defer cancel()
+	c := client.New(socket)
+	defer c.Close()
+	return c.Ping(ctx)
+}
+
+// askDaemon asks the daemon that serves at socket for its status.
 func askDaemon(ctx context.Context, socket string) (*api.StatusResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, askLimit)
 	defer cancel()
 	c := client.New(socket)
 	defer c.Close()
-	if err := c.Ping(ctx); err != nil {
-		return nil, err
-	}
 	st, err := c.Daemon.Status(ctx, connect.NewRequest(&api.StatusRequest{}))
 	if err != nil {
 		return nil, err

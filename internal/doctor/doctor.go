@@ -62,9 +62,13 @@ type Deps struct {
 	// changing it. The error is [fs.ErrNotExist] if there is none, and
 	// [ErrOlder] if the daemon's next start upgrades it.
 	Records func(context.Context) ([]vm.VM, error)
-	// Daemon asks the daemon for its status. Without one the error is as
-	// [client.IsNone] says.
-	Daemon func(context.Context) (*api.StatusResponse, error)
+	// Ping asks the daemon whether it is there. Without one the error is as
+	// [client.IsNone] says; of one that does not answer in time it is of kind
+	// [errkind.Timeout].
+	Ping func(context.Context) error
+	// Status asks the daemon that has answered for its status. One that is
+	// sound may fail to tell it, or take too long.
+	Status func(context.Context) (*api.StatusResponse, error)
 	// LockHolder returns the process that has this root, if one does.
 	LockHolder func() (pid int, ok bool)
 }

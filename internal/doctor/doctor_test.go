@@ -72,7 +72,8 @@ func healthy(t *testing.T) doctor.Deps {
 		Network:    net{},
 		Look:       look(),
 		Records:    func(context.Context) ([]vm.VM, error) { return nil, fs.ErrNotExist },
-		Daemon:     func(context.Context) (*api.StatusResponse, error) { return nil, noDaemon },
+		Ping:       func(context.Context) error { return noDaemon },
+		Status:     func(context.Context) (*api.StatusResponse, error) { return nil, noDaemon },
 		LockHolder: func() (int, bool) { return 0, false },
 	}
 }
@@ -126,8 +127,10 @@ func TestFindings(t *testing.T) {
 	hinted := func(hint, text string) error {
 		return errkind.WithHint(errkind.New(errkind.Host, "%s", text), hint)
 	}
-	answers := func(s *api.StatusResponse) func(context.Context) (*api.StatusResponse, error) {
-		return func(context.Context) (*api.StatusResponse, error) { return s, nil }
+	pinged := func(d *doctor.Deps, err error) { d.Ping = func(context.Context) error { return err } }
+	answers := func(d *doctor.Deps, s *api.StatusResponse) {
+		pinged(d, nil)
+		d.Status = func(context.Context) (*api.StatusResponse, error) { return s, nil }
 	}
 	records := func(err error, vms ...vm.VM) func(context.Context) ([]vm.VM, error) {
 		return func(context.Context) ([]vm.VM, error) { return vms, err }
@@ -228,26 +231,30 @@ func TestFindings(t *testing.T) {
 			"ok database: /srv/b/state/banger.db is of an earlier version; the daemon's next start upgrades it, after a backup\n", false},
 
 		{"a daemon", func(d *doctor.Deps) {
-			d.Daemon = answers(&api.StatusResponse{Pid: 5, Version: "v2", DnsAddr: "127.0.0.1:42069"})
+			answers(d, &api.StatusResponse{Pid: 5, Version: "v2", DnsAddr: "127.0.0.1:42069"})
 		},
 			"ok daemon: process 5 answers, version v2\nok dns: names are answered on 127.0.0.1:42069\n", false},
-		{"an old daemon", func(d *doctor.Deps) { d.Daemon = answers(&api.StatusResponse{Pid: 5, Version: "v1"}) },
+		{"an old daemon", func(d *doctor.Deps) { answers(d, &api.StatusResponse{Pid: 5, Version: "v1"}) },
 			"warn daemon: process 5 is version v1, and v2 is installed; machines go on when it is restarted\n    hint: banger daemon stop && banger daemon start\n", false},
-		{"a daemon that answers no names", func(d *doctor.Deps) { d.Daemon = answers(&api.StatusResponse{Pid: 5, Version: "v2"}) },
+		{"a daemon that answers no names", func(d *doctor.Deps) { answers(d, &api.StatusResponse{Pid: 5, Version: "v2"}) },
 			"warn dns: the daemon answers no names; its log says why\n    hint: tail -n 20 /srv/b/state/daemon.log\n", false},
 		{"an old banger", func(d *doctor.Deps) {
 			d.Client = "v1"
-			d.Daemon = answers(&api.StatusResponse{Pid: 5, Version: "v2"})
+			answers(d, &api.StatusResponse{Pid: 5, Version: "v2"})
 		}, "warn daemon: bangerd is version v2, and banger v1: install both from the same release\n", false},
 		{"a daemon that may not be asked", func(d *doctor.Deps) {
-			d.Daemon = func(context.Context) (*api.StatusResponse, error) {
-				return nil, hinted("sudo usermod it", "you may not use it")
-			}
+			pinged(d, hinted("sudo usermod it", "you may not use it"))
 		}, "fail daemon: you may not use it\n    hint: sudo usermod it\n", true},
 		{"a daemon that hangs", func(d *doctor.Deps) {
-			d.Daemon = func(context.Context) (*api.StatusResponse, error) { return nil, context.DeadlineExceeded }
+			pinged(d, context.DeadlineExceeded)
 			d.LockHolder = func() (int, bool) { return 5, true }
 		}, "fail daemon: process 5 has /srv/b/state and does not answer; if it does not come up soon, kill it: machines go on\n    hint: tail -n 20 /srv/b/state/daemon.log\n    hint: kill -9 5\n", true},
+		{"a daemon that is slow to tell", func(d *doctor.Deps) { // nobody is to kill it
+			pinged(d, nil)
+			d.Status = func(context.Context) (*api.StatusResponse, error) { return nil, context.DeadlineExceeded }
+			d.LockHolder = func() (int, bool) { return 5, true }
+			d.Host.NamePort = doctor.Holder{Taken: true, PID: 5, Name: "bangerd"}
+		}, "warn daemon: it answers, but does not tell its status: context deadline exceeded\n    hint: tail -n 20 /srv/b/state/daemon.log\nwarn dns: not looked at: the daemon does not tell where it answers names\nok clock", false},
 		{"a daemon that does not come up", func(d *doctor.Deps) { d.LockHolder = func() (int, bool) { return 5, true } },
 			"fail daemon: process 5 has /srv/b/state and does not answer", true},
 
@@ -260,11 +267,11 @@ func TestFindings(t *testing.T) {
 		{"the guests' port is taken", func(d *doctor.Deps) { d.Host.GuestPort = doctor.Holder{Taken: true, PID: 9, Name: "dnsmasq"} },
 			"warn dns: port 53 is taken on all addresses by dnsmasq (process 9): guests will not find each other by name\n    hint: ss -lntup sport = :53\n", false},
 		{"the daemon had to take another", func(d *doctor.Deps) {
-			d.Daemon = answers(&api.StatusResponse{Pid: 5, Version: "v2", DnsAddr: "127.0.0.1:42070"})
+			answers(d, &api.StatusResponse{Pid: 5, Version: "v2", DnsAddr: "127.0.0.1:42070"})
 			d.Host.NamePort = doctor.Holder{Taken: true, PID: 9, Name: "other"}
 		}, "warn dns: names are answered on 127.0.0.1:42070: port 42069 was taken when the daemon started\n    hint: ss -lntup sport = :42069\n", false},
 		{"and need not any more", func(d *doctor.Deps) {
-			d.Daemon = answers(&api.StatusResponse{Pid: 5, Version: "v2", DnsAddr: "127.0.0.1:42070"})
+			answers(d, &api.StatusResponse{Pid: 5, Version: "v2", DnsAddr: "127.0.0.1:42070"})
 		}, "    hint: banger daemon stop && banger daemon start\nok clock", false},
 
 		{"a clock long before us", func(d *doctor.Deps) { d.Host.Clock.Now = now.AddDate(-2, 0, 0) },
@@ -331,7 +338,7 @@ machines cannot run here; in the way: packages, daemon
 		t.Errorf("got\n%swant\n%s", got, want)
 	}
 	deps.Records = func(context.Context) ([]vm.VM, error) { return nil, fs.ErrNotExist }
-	deps.Daemon = func(context.Context) (*api.StatusResponse, error) { return nil, context.DeadlineExceeded }
+	deps.Ping = func(context.Context) error { return context.DeadlineExceeded }
 	deps.LockHolder = func() (int, bool) { return 5, true }
 	got := lines(doctor.Run(context.Background(), deps))
 	for _, want := range []string{

@@ -12,12 +12,16 @@ import (
 )
 
 func (e *examination) service(ctx context.Context) {
-	status, err := e.Daemon(ctx)
+	err := e.Ping(ctx)
 	pid, held := e.LockHolder()
 	slow := client.IsNone(err) || errkind.Of(err) == errkind.Timeout
 	switch {
 	case err == nil:
-		e.status = status
+		if e.status, err = e.Status(ctx); err != nil {
+			e.warn("daemon", []string{daemonLog(e.Paths)}, "it answers, but does not tell its status: %v", err)
+			e.warn("dns", nil, "not looked at: the daemon does not tell where it answers names")
+			return
+		}
 		e.versions()
 	case slow && held:
 		// The lock goes with its process: it is never stale.

@@ -41,12 +41,12 @@ var errNone = errors.New("no daemon answers")
 // and not that it cannot be reached.
 func IsNone(err error) bool { return errors.Is(err, errNone) }
 
-// Ping returns nil if the daemon answers. Without one [IsNone] holds of the
-// error: neither a socket file that a daemon left behind is one, nor a daemon
-// that is on its way out. One that may not be used is an error of kind
-// [errkind.Host].
+// Ping returns nil if the daemon answers, for which one that is sound looks at
+// nothing and waits for nobody. Without one [IsNone] holds of the error:
+// neither a socket file that a daemon left behind is one, nor a daemon that is
+// on its way out. One that may not be used is an error of kind [errkind.Host].
 func (c *Client) Ping(ctx context.Context) error {
-	_, err := c.Daemon.Status(ctx, connect.NewRequest(&api.StatusRequest{}))
+	_, err := c.Daemon.Status(ctx, connect.NewRequest(&api.StatusRequest{Brief: true}))
 	switch {
 	case err == nil || ctx.Err() != nil:
 		return err
@@ -105,7 +105,7 @@ func Stop(ctx context.Context, p config.Paths) error {
 	if err := c.Ping(ctx); err != nil {
 		return err
 	}
-	st, err := c.Daemon.Status(ctx, connect.NewRequest(&api.StatusRequest{}))
+	st, err := c.Daemon.Status(ctx, connect.NewRequest(&api.StatusRequest{Brief: true}))
 	if err != nil {
 		return err
 	}

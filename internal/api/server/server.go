@@ -28,11 +28,13 @@ type Info struct {
 	Socket       string
 	Driver       string // of a machine that names none; empty: none works here
 	DriverReason string
-	DNSAddr      string          // where the host finds names of machines; empty: nowhere
-	Warnings     func() []string // what is not as it should be; may be nil
-	StartedAt    time.Time
-	SSHIdentity  string // the private key that machines let in
-	KnownHosts   string // the host keys of all machines
+	DNSAddr      string // where the host finds names of machines; empty: nowhere
+	// Warnings tells what is not as it should be; it may take a second. Nil:
+	// nothing does.
+	Warnings    func(context.Context) []string
+	StartedAt   time.Time
+	SSHIdentity string // the private key that machines let in
+	KnownHosts  string // the host keys of all machines
 }
 
 // Deps is what a server stands on. All are required.
@@ -63,11 +65,11 @@ func Handler(d Deps, opts ...connect.HandlerOption) http.Handler {
 }
 
 // Status tells what the daemon is.
-func (s *Server) Status(context.Context, *connect.Request[api.StatusRequest]) (*connect.Response[api.StatusResponse], error) {
+func (s *Server) Status(ctx context.Context, req *connect.Request[api.StatusRequest]) (*connect.Response[api.StatusResponse], error) {
 	i := s.d.Info
 	var warnings []string
-	if i.Warnings != nil {
-		warnings = i.Warnings()
+	if i.Warnings != nil && !req.Msg.Brief {
+		warnings = i.Warnings(ctx)
 	}
 	return connect.NewResponse(&api.StatusResponse{
 		Pid: int32(i.PID), Version: i.Version, Root: i.Root, Socket: i.Socket,
