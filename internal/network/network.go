@@ -28,7 +28,9 @@ const (
 )
 
 // A Network is the part of the host's network that is one daemon's. All
-// methods may be called concurrently; they wait for each other.
+// methods may be called concurrently. They wait for each other, and for those
+// of other daemons, until ctx ends; but for Check, which waits for nobody and
+// does not look at ctx, and Watch, for which nobody waits either.
 type Network interface {
 	// Check returns nil if machines can have a network here, else an error of
 	// kind errkind.Host that names what is missing, with a hint. It changes
