@@ -8,7 +8,6 @@ import (
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/userdata"
-	"golang.org/x/sys/unix"
 )
 
 // Docker drops what it does not know at the forward hook, and offers a chain
@@ -26,14 +25,16 @@ func (n *Network) tagged() []byte {
 // openDockerUser has Docker's chain let machines through, if there is one and
 // it does not already. That it cannot be changed is no reason not to start a
 // machine: it is an obstacle, and told as such.
-func (n *Network) openDockerUser(c *conn, t *tables) {
+func (n *Network) openDockerUser(c *conn, t *tables) error {
 	chain, rules, err := n.dockerRules(c, t)
 	if err == nil && chain != nil && len(rules) != 2 {
 		err = n.insertDockerRules(c, chain, rules)
 	}
 	if err != nil {
 		n.log.Warn("rules for machines in Docker's chain", "chain", dockerChain, "err", err)
+		return c.renew()
 	}
+	return nil
 }
 
 func (n *Network) insertDockerRules(c *conn, chain *nftables.Chain, old []*nftables.Rule) error {
@@ -60,7 +61,7 @@ func (n *Network) closeDockerUser(c *conn, t *tables) error {
 	if err == nil {
 		err = c.nft.Flush()
 	}
-	if err != nil && !errors.Is(err, unix.ENOENT) {
+	if err := c.unlessGone(err); err != nil {
 		return fmt.Errorf("take rules out of chain %s: %w", dockerChain, err)
 	}
 	return nil

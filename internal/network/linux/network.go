@@ -2,6 +2,7 @@ package linux
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -80,9 +81,33 @@ func (c *conn) close() {
 	go func() { _ = c.nft.CloseLasting() }()
 }
 
+// renew puts a new socket of nftables in the place of one in which there may be
+// something left to read: after an error that is no reason to give up, what
+// comes next would take it for its own answer.
+func (c *conn) renew() error {
+	nft, err := nftables.New(nftables.AsLasting())
+	if err != nil {
+		return fmt.Errorf("open nftables: %w", err)
+	}
+	old := c.nft
+	c.nft = nft
+	go func() { _ = old.CloseLasting() }() // as in close
+	return nil
+}
+
+// unlessGone returns what an error of removing something is, nil if it is that
+// it was not there. Whoever takes it for a success goes on with a new socket.
+func (c *conn) unlessGone(err error) error {
+	if errors.Is(err, unix.ENOENT) {
+		return c.renew()
+	}
+	return err
+}
+
 // use calls f with the connection of all calls. After an error there may be
-// something left to read in it, so the next call gets a new one. Preconditions:
-// the call holds n.turn.
+// something left to read in it, so the next call gets a new one; an f that keeps
+// an error to itself sees to that by [conn.renew]. Preconditions: the call holds
+// n.turn.
 func (n *Network) use(f func(*conn) error) (err error) {
 	if n.conn == nil {
 		if n.conn, err = open(); err != nil {
@@ -142,8 +167,7 @@ func (n *Network) apply(c *conn, w network.Want) error {
 	if err := fw.switchOn(n.bridge); err != nil {
 		return err
 	}
-	n.openDockerUser(c, tables)
-	return nil
+	return n.openDockerUser(c, tables)
 }
 
 // Missing returns the ids whose tap is not there; see [network.Network].

@@ -136,7 +136,7 @@ func (n *Network) deleteTables(c *conn, t *tables) error {
 	for _, tab := range t.ours {
 		c.nft.DelTable(tab)
 	}
-	if err := c.nft.Flush(); err != nil && !errors.Is(err, unix.ENOENT) {
+	if err := c.unlessGone(c.nft.Flush()); err != nil {
 		return fmt.Errorf("delete the tables %s of nftables: %w", n.tableName(), err)
 	}
 	return nil
