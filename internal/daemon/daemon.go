@@ -186,7 +186,11 @@ func warnings(ctx context.Context, mech Mechanisms) []string {
 		return append(list, "firewalls were not looked at: "+err.Error())
 	}
 	for _, o := range obstacles {
-		list = append(list, fmt.Sprintf("%s keeps machines from the network; let them through with: %s", o.What, o.Hint))
+		then := "let them through with"
+		if o.Err != nil {
+			then = "look at it with"
+		}
+		list = append(list, fmt.Sprintf("%s; %s: %s", o, then, o.Hint))
 	}
 	return list
 }

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -21,6 +22,27 @@ type busy struct{ network.Network }
 func (busy) Obstacles(ctx context.Context) ([]network.Obstacle, error) {
 	<-ctx.Done()
 	return nil, context.Cause(ctx)
+}
+
+// in is a network with firewalls in the way.
+type in struct {
+	network.Network
+	way []network.Obstacle
+}
+
+func (n in) Obstacles(context.Context) ([]network.Obstacle, error) { return n.way, nil }
+
+func TestWarnings(t *testing.T) {
+	got := warnings(t.Context(), Mechanisms{Names: quiet{}, Network: in{way: []network.Obstacle{
+		{What: "chain x", Hint: "nft it"}, {What: "table y", Err: errors.New("it is odd"), Hint: "nft list it"},
+	}}})
+	want := []string{
+		"no port 53", "chain x keeps machines from the network; let them through with: nft it",
+		"table y may keep machines from the network: it is odd; look at it with: nft list it",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("warnings = %q, want %q", got, want)
+	}
 }
 
 // Who asks for the status does not wait for as long as firewalls take.

@@ -180,6 +180,9 @@ func TestFindings(t *testing.T) {
 		{"a foreign firewall", func(d *doctor.Deps) {
 			d.Network = net{obstacles: []network.Obstacle{{What: "table ip filter, chain FORWARD (policy drop)", Hint: "iptables -I it"}}}
 		}, "warn firewall: table ip filter, chain FORWARD (policy drop) keeps machines from the network\n    hint: iptables -I it\n", false},
+		{"an unreadable firewall", func(d *doctor.Deps) {
+			d.Network = net{obstacles: []network.Obstacle{{What: "table ip nat", Err: errors.New("it is odd"), Hint: "nft list table ip nat"}}}
+		}, "warn firewall: table ip nat may keep machines from the network: it is odd\n    hint: nft list table ip nat\n", false},
 		{"no network to ask", func(d *doctor.Deps) { d.Network = nil }, "ok tun: /dev/net/tun opens\nok disk", false},
 
 		{"a full disk", func(d *doctor.Deps) {

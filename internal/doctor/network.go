@@ -74,7 +74,7 @@ func (e *examination) firewall(ctx context.Context) {
 		return
 	}
 	for _, o := range obstacles {
-		e.warn("firewall", []string{o.Hint}, "%s keeps machines from the network", o.What)
+		e.warn("firewall", []string{o.Hint}, "%s", o)
 	}
 	if len(obstacles) == 0 {
 		e.ok("firewall", "none is in the way")

@@ -61,7 +61,8 @@ type Network interface {
 	CleanUp(ctx context.Context) error
 
 	// Obstacles tells which firewalls of somebody else's keep machines from
-	// what they should reach, as the host is now.
+	// what they should reach, as the host is now. One that cannot be read is
+	// told of as such. When ctx ends it reads no further, and returns why.
 	Obstacles(ctx context.Context) ([]Obstacle, error)
 
 	// Watch calls gone with the id of a machine whose tap was deleted by
@@ -83,10 +84,20 @@ type Port struct {
 	UID uint32     // owner of the tap
 }
 
-// An Obstacle is a firewall that stands in the way.
+// An Obstacle is a firewall that stands in the way, or may: one that cannot be
+// read.
 type Obstacle struct {
 	What string // "table ip filter, chain FORWARD (policy drop)"
-	Hint string // a line to paste that lets machines through
+	Err  error  // of reading it; nil: it stands in the way
+	Hint string // a line to paste that lets machines through, or shows what cannot be read
+}
+
+// String tells what it does.
+func (o Obstacle) String() string {
+	if o.Err != nil {
+		return fmt.Sprintf("%s may keep machines from the network: %v", o.What, o.Err)
+	}
+	return o.What + " keeps machines from the network"
 }
 
 // ErrCollision says that a subnet overlaps with a route of the host. The error

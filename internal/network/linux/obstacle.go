@@ -12,6 +12,7 @@ import (
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
+	"banger/internal/errkind"
 	"banger/internal/network"
 )
 
@@ -32,20 +33,40 @@ func (n *Network) Obstacles(ctx context.Context) (found []network.Obstacle, err 
 		if err != nil {
 			return err
 		}
-		for _, ch := range chains {
-			if !isBase(ch) || slices.ContainsFunc(t.ours, func(o *nftables.Table) bool { return same(o, ch.Table) }) {
-				continue
-			}
-			if why := n.obstructs(c, ch, chains, ps); why != "" {
-				found = append(found, network.Obstacle{
-					What: fmt.Sprintf("table %s %s, chain %s (%s)", familyName(ch.Table.Family), ch.Table.Name, ch.Name, why),
-					Hint: n.hint(ch, chains),
-				})
-			}
-		}
-		return nil
+		tabs := slices.DeleteFunc(t.all, func(tab *nftables.Table) bool {
+			return slices.ContainsFunc(t.ours, func(o *nftables.Table) bool { return same(o, tab) })
+		})
+		found, err = n.examine(ctx, c, tabs, chains, ps)
+		return err
 	})
 	return found, err
+}
+
+// examine tells which of tables stand in the way of probes, or cannot be read.
+func (n *Network) examine(ctx context.Context, c *conn, tabs []*nftables.Table, chains []*nftables.Chain, ps map[hook][]probe) (found []network.Obstacle, _ error) {
+	for _, tab := range tabs {
+		mine := slices.DeleteFunc(slices.Clone(chains), func(ch *nftables.Chain) bool { return !same(ch.Table, tab) })
+		if !slices.ContainsFunc(mine, isBase) {
+			continue
+		}
+		list, err := n.obstructs(ctx, c, tab, mine, ps)
+		found = append(found, list...)
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		if err == nil {
+			continue
+		}
+		name := familyName(tab.Family) + " " + tab.Name
+		found = append(found, network.Obstacle{
+			What: "table " + name, Err: err,
+			Hint: "nft list table " + familyName(tab.Family) + " " + errkind.Quote(tab.Name),
+		})
+		if err := c.renew(); err != nil {
+			return nil, err
+		}
+	}
+	return found, nil
 }
 
 // isBase reports whether a chain is one of those by which other tables decide
@@ -147,15 +168,35 @@ func callsIPTables() bool {
 	return err == nil && strings.TrimSpace(string(data)) != "0"
 }
 
-// obstructs returns how a chain drops one of the probes of its hook, empty if
-// it drops none.
-func (n *Network) obstructs(c *conn, base *nftables.Chain, chains []*nftables.Chain, ps map[hook][]probe) string {
-	w, err := c.walk(base.Table, chains)
+// obstructs tells which chains of a table drop one of the probes of their
+// hook. After an error it is those that were found before.
+func (n *Network) obstructs(ctx context.Context, c *conn, tab *nftables.Table, chains []*nftables.Chain, ps map[hook][]probe) (found []network.Obstacle, err error) {
+	w, err := c.walk(ctx, tab, chains)
 	if err != nil {
-		n.log.Warn("rules of another table", "table", base.Table.Name, "err", err)
-		return ""
+		return nil, err
 	}
-	for _, p := range ps[hookOf(base)] {
+	for _, ch := range chains {
+		if !isBase(ch) {
+			continue
+		}
+		why := w.drops(ch, ps[hookOf(ch)])
+		if w.err != nil {
+			return found, w.err
+		}
+		if why != "" {
+			found = append(found, network.Obstacle{
+				What: fmt.Sprintf("table %s %s, chain %s (%s)", familyName(tab.Family), tab.Name, ch.Name, why),
+				Hint: n.hint(ch, chains),
+			})
+		}
+	}
+	return found, nil
+}
+
+// drops returns how a base chain drops one of probes, empty if it drops none.
+func (w *walk) drops(base *nftables.Chain, ps []probe) string {
+	w.seen = 0
+	for _, p := range ps {
 		switch w.chain(base.Name, p, 0) {
 		case dropped:
 			return "a rule drops"
@@ -169,11 +210,11 @@ func (n *Network) obstructs(c *conn, base *nftables.Chain, chains []*nftables.Ch
 }
 
 // walk reads the chains of a table.
-func (c *conn) walk(t *nftables.Table, chains []*nftables.Chain) (*walk, error) {
+func (c *conn) walk(ctx context.Context, t *nftables.Table, chains []*nftables.Chain) (*walk, error) {
 	w := &walk{rules: map[string][]*nftables.Rule{}}
 	for _, ch := range chains {
-		if !same(ch.Table, t) {
-			continue
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
 		}
 		rules, err := c.nft.GetRules(t, ch)
 		if err != nil {
@@ -184,18 +225,30 @@ func (c *conn) walk(t *nftables.Table, chains []*nftables.Chain) (*walk, error) 
 	if t.Family == nftables.TableFamilyIPv4 && t.Name == dockerTable {
 		w.open = dockerChain // Apply opens it
 	}
-	w.set = func(name string) (keys [][]byte, ok bool) {
-		s, err := c.nft.GetSetByName(t, name)
-		if err != nil || s.Interval || s.IsMap {
-			return nil, false
-		}
-		elements, err := c.nft.GetSetElements(s)
-		for _, e := range elements {
-			keys = append(keys, e.Key)
-		}
-		return keys, err == nil
-	}
+	w.set = func(name string) ([][]byte, bool, error) { return c.set(ctx, t, name) }
 	return w, nil
+}
+
+// set reads the keys of a set of single values; of another kind it is not ok.
+func (c *conn) set(ctx context.Context, t *nftables.Table, name string) (keys [][]byte, ok bool, err error) {
+	if ctx.Err() != nil {
+		return nil, false, context.Cause(ctx)
+	}
+	s, err := c.nft.GetSetByName(t, name)
+	if err != nil {
+		return nil, false, fmt.Errorf("read set %s: %w", name, err)
+	}
+	if s.Interval || s.IsMap {
+		return nil, false, nil
+	}
+	elements, err := c.nft.GetSetElements(s)
+	if err != nil {
+		return nil, false, fmt.Errorf("read set %s: %w", name, err)
+	}
+	for _, e := range elements {
+		keys = append(keys, e.Key)
+	}
+	return keys, true, nil
 }
 
 // hint returns the line that has a chain let machines through: by the tool

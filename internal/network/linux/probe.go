@@ -60,9 +60,10 @@ const (
 // A walk goes through the chains of one table.
 type walk struct {
 	rules map[string][]*nftables.Rule // by chain
-	set   func(name string) (keys [][]byte, ok bool)
+	set   func(name string) (keys [][]byte, ok bool, err error)
 	open  string // chain that lets machines through whatever it holds
-	seen  int    // rules
+	seen  int    // rules, for one base chain
+	err   error  // of set, the first; what came after it is not to be trusted
 }
 
 // chain returns what becomes of p in a chain: accepted, dropped or next.
@@ -142,8 +143,11 @@ func verdict(v *expr.Verdict) (outcome, string) {
 // lookup reports whether a rule goes on behind a lookup in a set of single
 // values.
 func (w *walk) lookup(m *machine, e *expr.Lookup) bool {
-	keys, ok := w.set(e.SetName)
-	if !ok || e.IsDestRegSet {
+	if e.IsDestRegSet || w.err != nil {
+		return false
+	}
+	keys, ok, err := w.set(e.SetName)
+	if w.err = err; !ok || err != nil {
 		return false
 	}
 	in := slices.ContainsFunc(keys, func(k []byte) bool { return bytes.Equal(k, m.get(e.SourceRegister, len(k))) })

@@ -26,7 +26,7 @@ func chainOf(rules ...words) (c []*nftables.Rule) {
 	return c
 }
 
-func noSets(string) ([][]byte, bool) { return nil, false }
+func noSets(string) ([][]byte, bool, error) { return nil, false, nil }
 
 // What our own words mean to the kernel they mean to the walk.
 func TestWalk(t *testing.T) {
@@ -89,8 +89,8 @@ func TestWalk(t *testing.T) {
 		{"what Apply opens", chainOf(jump(dockerChain), drop()), nil, accepted},
 	} {
 		w := &walk{rules: map[string][]*nftables.Rule{"base": tt.base, "other": tt.other}, open: dockerChain}
-		w.set = func(name string) ([][]byte, bool) {
-			return [][]byte{ifname("eth0"), ifname("eth1")}, name == "links"
+		w.set = func(name string) ([][]byte, bool, error) {
+			return [][]byte{ifname("eth0"), ifname("eth1")}, name == "links", nil
 		}
 		if got := w.chain("base", leaving, 0); got != tt.want {
 			t.Errorf("%s: %v, want %v", tt.name, got, tt.want)
