@@ -43,15 +43,17 @@ func Doctor(ctx context.Context, o DoctorOptions) *api.Doctor {
 	if conf.Cache != "" {
 		o.Paths.Cache = conf.Cache
 	}
+	uids := vm.UIDRange{Base: o.Paths.UIDBase(conf), Count: conf.UIDs}
 	q := qemu.New(qemu.Options{})
 	d := doctor.Deps{
 		Version: version.Version, Client: o.Client, Built: built(version.Date),
 		Paths: o.Paths, ConfigErr: confErr,
-		Host:    lookAtHost(o.Paths, vm.UIDRange{Base: o.Paths.UIDBase(conf), Count: conf.UIDs}),
+		Host:    lookAtHost(o.Paths, uids),
 		TSCRate: q.TSCRate,
 		Network: linux.New(linux.Options{Tag: o.Paths.Tag, Root: o.Paths.State, Log: slog.New(slog.DiscardHandler)}),
 		Look:    hostcmd.Look,
 		Records: func(ctx context.Context) ([]vm.VM, error) { return readRecords(ctx, o.Paths.Database()) },
+		Again:   func() ([]doctor.Process, []string, error) { return leftNow(o.Paths, uids) },
 		Ping:    func(ctx context.Context) error { return pingDaemon(ctx, o.Paths.Socket()) },
 		Status: func(ctx context.Context) (*api.StatusResponse, error) {
 			return askDaemon(ctx, o.Paths.Socket())

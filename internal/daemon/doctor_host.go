@@ -26,12 +26,18 @@ func lookAtHost(p config.Paths, uids vm.UIDRange) doctor.Host {
 		Root: isRoot(),
 		KVM:  lookAtKVM(), Tun: lookAtTun(), Clock: lookAtClock(),
 		Spaces: lookAtSpaces(p), Places: lookAtPlaces(p),
-		Processes: processesOf("/proc", uids),
 		NamePort:  portHolder("/proc", dns.DefaultPort, true),
 		GuestPort: portHolder("/proc", 53, false),
 	}
-	h.Entries, h.EntryErr = entries(p.VMs(), p.VMRuns())
+	h.Processes, h.Entries, h.EntryErr = leftNow(p, uids)
 	return h
+}
+
+// leftNow lists what machines have on the host: processes of their users, and
+// paths in their directories.
+func leftNow(p config.Paths, uids vm.UIDRange) (processes []doctor.Process, paths []string, err error) {
+	paths, err = entries(p.VMs(), p.VMRuns())
+	return processesOf("/proc", uids), paths, err
 }
 
 func lookAtKVM() doctor.KVM {

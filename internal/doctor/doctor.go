@@ -62,6 +62,9 @@ type Deps struct {
 	// changing it. The error is [fs.ErrNotExist] if there is none, and
 	// [ErrOlder] if the daemon's next start upgrades it.
 	Records func(context.Context) ([]vm.VM, error)
+	// Again lists once more what Host.Processes and Host.Entries hold, as it
+	// is now.
+	Again func() (processes []Process, entries []string, err error)
 	// Ping asks the daemon whether it is there. Without one the error is as
 	// [client.IsNone] says; of one that does not answer in time it is of kind
 	// [errkind.Timeout].

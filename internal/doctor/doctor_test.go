@@ -222,6 +222,22 @@ func TestFindings(t *testing.T) {
 			d.Host.Entries = []string{"/srv/b/state/vms/0123abcd", "/srv/b/state/vms/ffffffff", "/run/x/vms/a b"}
 			d.Host.Processes = []doctor.Process{{PID: 10, UID: 7}, {PID: 11, UID: 8}}
 		}, "warn leftovers: of no machine: 1 × process (11), 1 × directory of disks (/srv/b/state/vms/ffffffff), 1 × directory of sockets ('/run/x/vms/a b')\n    hint: kill -9 11\n    hint: mkdir -p /srv/b/state/aside && mv --backup=numbered -t /srv/b/state/aside /srv/b/state/vms/ffffffff\n    hint: rm -r '/run/x/vms/a b'\n", false},
+		{"a machine that was deleted meanwhile", func(d *doctor.Deps) { // and its pid another's
+			d.Host.Entries = []string{"/srv/b/state/vms/0123abcd", "/run/x/vms/0123abcd"}
+			d.Host.Processes = []doctor.Process{{PID: 10, UID: 7}, {PID: 11, UID: 7}}
+			d.Again = func() ([]doctor.Process, []string, error) { return []doctor.Process{{PID: 11, UID: 9}}, nil, nil }
+		}, "ok leftovers: none: everything belongs to a machine\n", false},
+		{"one of two that stays", func(d *doctor.Deps) {
+			d.Host.Entries = []string{"/run/x/vms/0123abcd", "/run/x/vms/0123abce"}
+			d.Host.Processes = []doctor.Process{{PID: 10, UID: 7}, {PID: 11, UID: 8}}
+			d.Again = func() ([]doctor.Process, []string, error) {
+				return []doctor.Process{{PID: 11, UID: 8}, {PID: 12, UID: 9}}, []string{"/run/x/vms/0123abce", "/run/x/vms/0123abcf"}, nil
+			}
+		}, "warn leftovers: of no machine: 1 × process (11), 1 × directory of sockets (/run/x/vms/0123abce); if a", false},
+		{"a host that cannot be looked at again", func(d *doctor.Deps) {
+			d.Host.Entries = []string{"/run/x/vms/0123abcd"}
+			d.Again = func() ([]doctor.Process, []string, error) { return nil, nil, syscall.EIO }
+		}, "warn leftovers: cannot tell: input/output error\n", false},
 		{"many leftovers", func(d *doctor.Deps) {
 			for i := range 9 {
 				d.Host.Processes = append(d.Host.Processes, doctor.Process{PID: i + 1, UID: 8})
@@ -295,6 +311,9 @@ func TestFindings(t *testing.T) {
 	for _, tt := range tests {
 		deps := healthy(t)
 		tt.spoil(&deps)
+		if deps.Again == nil {
+			deps.Again = func() ([]doctor.Process, []string, error) { return deps.Host.Processes, deps.Host.Entries, nil }
+		}
 		d := doctor.Run(context.Background(), deps)
 		if got := lines(d); !strings.Contains("\n"+got, "\n"+tt.want) || d.OK == tt.bad {
 			t.Errorf("%s: OK = %t:\n%swant in it\n%s", tt.what, d.OK, got, tt.want)

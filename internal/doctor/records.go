@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"banger/internal/config"
@@ -77,20 +78,44 @@ func (e *examination) leftovers(vms []vm.VM) {
 		e.warn("leftovers", nil, "cannot tell: %v", e.Host.EntryErr)
 		return
 	}
-	processes, disks, sockets := e.strays(vms)
-	if len(processes)+len(disks)+len(sockets) == 0 {
+	processes, paths, err := e.strays(vms)
+	if err != nil {
+		e.warn("leftovers", nil, "cannot tell: %v", err)
+		return
+	}
+	if len(processes)+len(paths) == 0 {
 		e.ok("leftovers", "none: everything belongs to a machine")
 		return
 	}
-	// Disks may hold what somebody wants back: a database that was put aside
-	// leaves all of them without an owner.
+	hints, found := e.mends(processes, paths)
+	detail := "of no machine: " + strings.Join(found, ", ")
+	if len(vms) == 0 {
+		detail += "; if a database was put aside, put it back first"
+	}
+	e.warn("leftovers", hints, "%s", detail)
+}
+
+// mends returns what there is of leftovers, and the commands that do away with
+// it. Disks may hold what somebody wants back: a database that was put aside
+// leaves all of them without an owner.
+func (e *examination) mends(processes []Process, paths []string) (hints, found []string) {
+	var pids, disks, sockets []string
+	for _, p := range processes {
+		pids = append(pids, fmt.Sprint(p.PID))
+	}
+	for _, path := range paths {
+		if filepath.Dir(path) == e.Paths.VMs() {
+			disks = append(disks, errkind.Quote(path))
+		} else {
+			sockets = append(sockets, errkind.Quote(path))
+		}
+	}
 	aside := errkind.Quote(filepath.Join(e.Paths.State, "aside"))
-	var hints, found []string
 	for _, l := range []struct {
 		what, mend string
 		list       []string
 	}{
-		{"process", "kill -9", processes},
+		{"process", "kill -9", pids},
 		{"directory of disks", "mkdir -p " + aside + " && mv --backup=numbered -t " + aside, disks},
 		{"directory of sockets", "rm -r", sockets},
 	} {
@@ -99,34 +124,32 @@ func (e *examination) leftovers(vms []vm.VM) {
 			hints = append(hints, l.mend+" "+strings.Join(few, " "))
 		}
 	}
-	detail := "of no machine: " + strings.Join(found, ", ")
-	if len(vms) == 0 {
-		detail += "; if a database was put aside, put it back first"
-	}
-	e.warn("leftovers", hints, "%s", detail)
+	return hints, found
 }
 
-// strays returns what belongs to none of the machines: pids, and paths quoted.
-func (e *examination) strays(vms []vm.VM) (processes, disks, sockets []string) {
+// strays returns what belongs to none of the machines. The host was looked at
+// before the records, so that what has been made since is not among it; a
+// machine that has been deleted since had gone from the host before it went
+// from the records, so what is a leftover is there now as well.
+func (e *examination) strays(vms []vm.VM) (processes []Process, paths []string, err error) {
 	owned, uids := make(map[string]bool), make(map[uint32]bool)
 	for _, v := range vms {
 		owned[string(v.ID)], uids[v.UID] = true, true
 	}
-	for _, p := range e.Host.Processes {
-		if !uids[p.UID] {
-			processes = append(processes, fmt.Sprint(p.PID))
-		}
+	processes = slices.DeleteFunc(slices.Clone(e.Host.Processes), func(p Process) bool { return uids[p.UID] })
+	paths = slices.DeleteFunc(slices.Clone(e.Host.Entries), func(path string) bool { return owned[filepath.Base(path)] })
+	if len(processes)+len(paths) == 0 {
+		return nil, nil, nil
 	}
-	for _, path := range e.Host.Entries {
-		switch {
-		case owned[filepath.Base(path)]:
-		case filepath.Dir(path) == e.Paths.VMs():
-			disks = append(disks, errkind.Quote(path))
-		default:
-			sockets = append(sockets, errkind.Quote(path))
-		}
+	run, stand, err := e.Again()
+	if err != nil {
+		return nil, nil, err
 	}
-	return processes, disks, sockets
+	processes = slices.DeleteFunc(processes, func(p Process) bool {
+		return !slices.ContainsFunc(run, func(r Process) bool { return r.PID == p.PID && r.UID == p.UID })
+	})
+	paths = slices.DeleteFunc(paths, func(path string) bool { return !slices.Contains(stand, path) })
+	return processes, paths, nil
 }
 
 // count writes how many machines there are.
