@@ -342,6 +342,50 @@ func TestNetworkHostServices(t *testing.T) {
 	})
 }
 
+// A port of the host's that is led elsewhere, as Docker does with one that it
+// publishes, is the host's own for a guest, and so are names.
+func TestNetworkPublishedPorts(t *testing.T) {
+	eachNetfilter(t, func(t *testing.T, b *netBed) {
+		uplink := netip.MustParseAddr(netns.HostAddr)
+		b.host.Output(t, "nft", fmt.Sprintf(`table ip docker {
+			chain prerouting { type nat hook prerouting priority dstnat; policy accept
+				fib daddr type local tcp dport 8080 dnat to %[1]s:80
+				fib daddr type local udp dport 8080 dnat to %[1]s:80
+				fib daddr type local tcp dport 8081 dnat to %[2]s:80
+				fib daddr type local udp dport 8081 dnat to %[2]s:80
+				fib daddr type local tcp dport 8083 dnat to %[4]s:80
+				ip daddr %[3]s tcp dport 53 dnat to %[2]s:80
+				ip daddr %[3]s udp dport 53 dnat to %[2]s:80
+			}
+			chain early { type nat hook prerouting priority -150; policy accept
+				fib daddr type local tcp dport 8082 dnat to %[2]s:80
+				fib daddr type local udp dport 8082 dnat to %[2]s:80
+			}
+		}`, b.b.ip, netns.Outside, b.gateway, uplink))
+		serveTCP(t, b.internet, netns.Outside+":80")
+		serveTCP(t, b.host, netns.HostAddr+":80")
+		serveTCP(t, b.host, b.gateway.String()+":53")
+		serveUDP(t, b.host, b.gateway.String()+":53")
+		for _, to := range []netip.Addr{b.gateway, uplink} {
+			for _, port := range []uint16{8080, 8081, 8082, 8083} {
+				b.a.refused(to, port)
+			}
+		}
+		b.a.accepted(b.gateway, 53)
+		if got := b.a.asks(b.gateway, 53); got != b.a.ip.String() {
+			t.Errorf("the host takes %s for %s", b.a.ip, got)
+		}
+		// Others are led on as before.
+		must(t, b.internet.Do(func() error {
+			c, err := net.DialTimeout("tcp4", netns.HostAddr+":8083", patience)
+			if err == nil {
+				c.Close()
+			}
+			return err
+		}))
+	})
+}
+
 func TestNetworkOutside(t *testing.T) {
 	eachNetfilter(t, func(t *testing.T, b *netBed) {
 		outside := netip.MustParseAddr(netns.Outside)

@@ -15,8 +15,8 @@
 // learns none.
 //
 // The table of the inet family sees packets, not frames: what guests send to
-// the host is rejected, but for names (port 53 of the bridge's own address);
-// what they send on is not for 169.254.0.0/16, and leaves with the host's
+// the host is rejected, but for names (port 53 of the bridge's own address),
+// also where another table would lead it elsewhere (DNAT); what they send on is not for 169.254.0.0/16, and leaves with the host's
 // address; what comes to them is an answer, or from the host itself. A drop or
 // a reject is final whatever other tables accept; the other way round an accept
 // of ours is worth nothing where another table drops, see

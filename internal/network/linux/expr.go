@@ -110,6 +110,14 @@ func saddrNot(s netip.Prefix) words { return inSubnet(ipSrc, expr.CmpOpNeq, s) }
 // ip daddr subnet
 func daddr(s netip.Prefix) words { return inSubnet(ipDst, expr.CmpOpEq, s) }
 
+// fib daddr type local
+func toHost() words {
+	return words{
+		&expr.Fib{FlagDADDR: true, ResultADDRTYPE: true, Register: reg},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: binaryutil.NativeEndian.PutUint32(unix.RTN_LOCAL)},
+	}
+}
+
 // ct state established,related
 func answers() words {
 	mask := binaryutil.NativeEndian.PutUint32(expr.CtStateBitESTABLISHED | expr.CtStateBitRELATED)
@@ -137,3 +145,8 @@ func reset() words { return words{&expr.Reject{Type: resetReject}} }
 func prohibit() words { return words{&expr.Reject{Type: icmpxUnreach, Code: icmpxAdmin}} }
 
 func masquerade() words { return words{&expr.Masq{}} }
+
+// dnat ip to ip daddr
+func dnatToItself() words {
+	return words{load(nh, ipDst, 4, reg), &expr.NAT{Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: reg}}
+}

@@ -14,6 +14,7 @@ import (
 // Priorities of base chains (netfilter_bridge.h, netfilter_ipv4.h; nft(8)).
 var (
 	early       = nftables.ChainPriorityRef(-300) // before the bridge's and everybody's own
+	firstNAT    = nftables.ChainPriorityRef(-199) // the first that a NAT chain can have; Docker's and others' have -100
 	beforeOther = nftables.ChainPriorityRef(-10)  // what we reject is rejected before another drops it in silence
 )
 
@@ -73,6 +74,11 @@ func (n *Network) packetRules(t *table, subnet netip.Prefix, noted []string) {
 	// A tap is a port of the bridge or nothing.
 	pre := t.chain("prerouting", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, early)
 	t.rule(pre, iifPrefix(network.TapName(n.tag, "")), drop())
+	// What a guest sends to the host is not for where others lead it, such as
+	// a port that Docker publishes: led to where it goes already, it is led
+	// nowhere else, and comes to our input.
+	nat := t.chain("dnat", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, firstNAT)
+	t.rule(nat, ipv4(), iif(n.bridge), toHost(), dnatToItself())
 	n.inputRules(t, subnet)
 	n.forwardRules(t, subnet)
 	post := t.chain("postrouting", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource)
