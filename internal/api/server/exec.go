@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"errors"
-	"io"
 	"sync"
 	"time"
 
@@ -29,7 +28,7 @@ func (s *Server) Exec(ctx context.Context, stream *connect.BidiStream[api.ExecRe
 	if err != nil {
 		return err
 	}
-	return s.relay(ctx, v, in.Command,
+	return s.command(ctx, v, in.Command,
 		func() (*wire.ExecRequest, error) {
 			req, err := stream.Receive()
 			return req.GetExec(), err
@@ -73,9 +72,9 @@ func (s *Server) withNotices(v vm.VM, to caller) (send func(*wire.ExecResponse) 
 	return send, func() { unsubscribe(); close(end); <-ended }
 }
 
-// relay runs one command in a machine, between a caller and the agent. It
+// command runs one command in a machine, between a caller and the agent. It
 // returns nil when the command's exit was sent.
-func (s *Server) relay(ctx context.Context, v vm.VM, start *wire.ExecStart, recv func() (*wire.ExecRequest, error), to caller) error {
+func (s *Server) command(ctx context.Context, v vm.VM, start *wire.ExecStart, recv func() (*wire.ExecRequest, error), to caller) error {
 	if start == nil {
 		return errkind.New(errkind.Usage, "no command was given")
 	}
@@ -86,58 +85,25 @@ func (s *Server) relay(ctx context.Context, v vm.VM, start *wire.ExecStart, recv
 	gone := s.m.Gone(v.ID)
 	send, stop := s.withNotices(v, to)
 	defer stop()
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	began := time.Now()
-	up := a.Exec(ctx)
-	defer up.CloseResponse() // ends the command, if it still runs
-	if err := up.Send(&wire.ExecRequest{Msg: &wire.ExecRequest_Start{Start: start}}); err != nil && !errors.Is(err, io.EOF) {
-		return s.broken(ctx, v, gone, err)
+	err = relay(ctx, way[wire.ExecRequest, wire.ExecResponse]{
+		open:   a.Exec,
+		first:  &wire.ExecRequest{Msg: &wire.ExecRequest_Start{Start: start}},
+		recv:   recv,
+		passes: func(req *wire.ExecRequest) bool { return req.GetStart() == nil }, // one command each
+		send:   send,
+		last:   func(resp *wire.ExecResponse) bool { return resp.GetExit() != nil },
+		broken: func(ctx context.Context, err error) error { return s.broken(ctx, v, gone, err) },
+	})
+	if err == nil {
+		s.d.Log.Debug("exec", "vm", v.ID, "agent", time.Since(began))
 	}
-	go func() {
-		// Ends with the caller's stream, at the latest when Exec returns.
-		if err := pump(up, recv); err != nil {
-			cancel()
-		}
-	}()
-	for {
-		resp, err := up.Receive()
-		if err != nil {
-			return s.broken(ctx, v, gone, err)
-		}
-		if err := send(resp); err != nil {
-			return err
-		}
-		if resp.GetExit() != nil {
-			s.d.Log.Debug("exec", "vm", v.ID, "agent", time.Since(began))
-			return nil
-		}
-	}
+	return err
 }
 
 // endTime is how long a machine's process may take to end after its agent has
 // gone with it.
 const endTime = time.Second
-
-// pump hands what the caller sends to the agent. An error means that the
-// caller has gone.
-func pump(up *connect.BidiStreamForClient[wire.ExecRequest, wire.ExecResponse], recv func() (*wire.ExecRequest, error)) error {
-	for {
-		req, err := recv()
-		if errors.Is(err, io.EOF) {
-			return up.CloseRequest()
-		}
-		if err != nil {
-			return err
-		}
-		if req.GetStart() != nil {
-			continue // one command each
-		}
-		if err := up.Send(req); err != nil {
-			return nil // the receiving side tells why
-		}
-	}
-}
 
 // broken tells why the stream to a command broke.
 func (s *Server) broken(ctx context.Context, v vm.VM, gone <-chan struct{}, err error) error {

@@ -75,7 +75,7 @@ func (s *Server) runIn(ctx context.Context, v vm.VM, cmd *wire.ExecStart, stream
 	if err := stream.Send(&api.RunResponse{Msg: &api.RunResponse_Vm{Vm: s.toAPI(v)}}); err != nil {
 		return err
 	}
-	return s.relay(ctx, v, cmd,
+	return s.command(ctx, v, cmd,
 		func() (*wire.ExecRequest, error) {
 			req, err := stream.Receive()
 			return req.GetExec(), err

@@ -2,8 +2,6 @@ package server
 
 import (
 	"context"
-	"errors"
-	"io"
 
 	"connectrpc.com/connect"
 
@@ -32,51 +30,15 @@ func (s *Server) Tunnel(ctx context.Context, stream *connect.BidiStream[api.Tunn
 		return err
 	}
 	gone := s.m.Gone(v.ID)
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	up := a.Tunnel(ctx)
-	defer up.CloseResponse() // ends the tunnel, if it is still open
-	target := &wire.TunnelRequest{Msg: &wire.TunnelRequest_Target{Target: in.Target}}
-	if err := up.Send(target); err != nil && !errors.Is(err, io.EOF) {
-		return s.broken(ctx, v, gone, err)
-	}
-	go func() {
-		// Ends with the caller's stream, at the latest when Tunnel returns.
-		if err := pumpTunnel(up, stream); err != nil {
-			cancel()
-		}
-	}()
-	for {
-		resp, err := up.Receive()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return s.broken(ctx, v, gone, err)
-		}
-		if err := stream.Send(&api.TunnelResponse{Tunnel: resp}); err != nil {
-			return err
-		}
-	}
-}
-
-// pumpTunnel hands what the caller sends to the agent. An error means that the
-// caller has gone.
-func pumpTunnel(up *connect.BidiStreamForClient[wire.TunnelRequest, wire.TunnelResponse], stream *connect.BidiStream[api.TunnelRequest, api.TunnelResponse]) error {
-	for {
-		req, err := stream.Receive()
-		if errors.Is(err, io.EOF) {
-			return up.CloseRequest()
-		}
-		if err != nil {
-			return err
-		}
-		t := req.GetTunnel()
-		if t == nil || t.GetTarget() != "" {
-			continue // one target each
-		}
-		if err := up.Send(t); err != nil {
-			return nil // the receiving side tells why
-		}
-	}
+	return relay(ctx, way[wire.TunnelRequest, wire.TunnelResponse]{
+		open:  a.Tunnel,
+		first: &wire.TunnelRequest{Msg: &wire.TunnelRequest_Target{Target: in.Target}},
+		recv: func() (*wire.TunnelRequest, error) {
+			req, err := stream.Receive()
+			return req.GetTunnel(), err
+		},
+		passes: func(t *wire.TunnelRequest) bool { return t != nil && t.GetTarget() == "" }, // one target each
+		send:   func(resp *wire.TunnelResponse) error { return stream.Send(&api.TunnelResponse{Tunnel: resp}) },
+		broken: func(ctx context.Context, err error) error { return s.broken(ctx, v, gone, err) },
+	})
 }
