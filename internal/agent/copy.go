@@ -34,7 +34,7 @@ func (s service) Copy(ctx context.Context, st *copyStream) error {
 	if len(start.GetSources()) > 0 {
 		return sendCopy(ctx, st, start, home.home)
 	}
-	return receiveCopy(st, start, home.home)
+	return receiveCopy(ctx, st, start, home.home)
 }
 
 // sendCopy sends what the host wants to have.
@@ -75,7 +75,7 @@ func (o *copyOut) Have() (*wire.CopyHave, error) {
 }
 
 // receiveCopy puts what the host sends where it wants it.
-func receiveCopy(st *copyStream, start *wire.CopyStart, home string) error {
+func receiveCopy(ctx context.Context, st *copyStream, start *wire.CopyStart, home string) error {
 	o := transfer.ReceiveOptions{Special: true, Sync: true, Resume: start.GetResume()}
 	for _, b := range start.GetNames() {
 		o.Names = append(o.Names, string(b))
@@ -90,7 +90,7 @@ func receiveCopy(st *copyStream, start *wire.CopyStart, home string) error {
 		if err != nil {
 			return orInvalid(err, "copy without an end")
 		}
-		have, err := r.Item(req.GetItem())
+		have, err := r.Item(ctx, req.GetItem())
 		if err != nil {
 			return refuseCopy(st, err)
 		}

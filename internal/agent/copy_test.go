@@ -86,7 +86,7 @@ func pullCopy(t *testing.T, ctx context.Context, a guest.Agent, src, dst string)
 			return h, nil
 		}
 		if err == nil {
-			_, err = r.Item(m.GetItem())
+			_, err = r.Item(ctx, m.GetItem())
 		}
 		if err != nil {
 			return h, errors.Join(err, r.Discard())

@@ -2,6 +2,7 @@ package transfer
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"io/fs"
@@ -101,7 +102,7 @@ func TestHostile(t *testing.T) {
 			must(t, err)
 			defer r.Close()
 			for _, it := range items {
-				if _, err = r.Item(it); err != nil {
+				if _, err = r.Item(context.Background(), it); err != nil {
 					break
 				}
 			}
@@ -112,7 +113,7 @@ func TestHostile(t *testing.T) {
 			if r.Whole() {
 				t.Error("taken for whole")
 			}
-			if _, err := r.Item(doneItem()); err == nil {
+			if _, err := r.Item(context.Background(), doneItem()); err == nil {
 				t.Error("goes on after an error")
 			}
 			if name == "more than asked for" || name == "another file" || name == "two offers at top" || name == "longer than its size" {
@@ -138,7 +139,7 @@ func TestHostileSecondCopy(t *testing.T) {
 		r, err := NewReceiver("dst", named("src"))
 		must(t, err)
 		for _, it := range items {
-			if _, err = r.Item(it); err != nil {
+			if _, err = r.Item(context.Background(), it); err != nil {
 				break
 			}
 		}
@@ -177,7 +178,7 @@ func TestHostileWriter(t *testing.T) {
 		w := NewWriter(&out, nil)
 		var err error
 		for _, it := range items {
-			if _, err = w.Item(it); err != nil {
+			if _, err = w.Item(context.Background(), it); err != nil {
 				break
 			}
 		}
@@ -187,7 +188,7 @@ func TestHostileWriter(t *testing.T) {
 	}
 	w := NewWriter(io.Discard, nil)
 	for _, it := range []*wire.CopyItem{sized("", 9, "x"), holeItem(7), dataItem([]byte("y")), doneItem()} {
-		if _, err := w.Item(it); err != nil {
+		if _, err := w.Item(context.Background(), it); err != nil {
 			t.Error(err)
 		}
 	}
@@ -247,7 +248,7 @@ func feed(t *testing.T, target string, b []byte) {
 			return
 		}
 		b = b[n:]
-		if _, err := r.Item(it); err != nil {
+		if _, err := r.Item(context.Background(), it); err != nil {
 			if len(parts(t, filepath.Dir(target))) > 0 {
 				t.Errorf("a part is left after %v", err)
 			}

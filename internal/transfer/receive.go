@@ -1,6 +1,7 @@
 package transfer
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -110,18 +111,24 @@ func (r *Receiver) close(file func(*incoming) error, dir func(*level) error) err
 func (r *Receiver) Whole() bool { return r.ended }
 
 // Item takes what came. The answer is not nil if it was an offer. After an
-// error nothing is left of what was not whole.
-func (r *Receiver) Item(it *wire.CopyItem) (*wire.CopyHave, error) {
-	have, err := r.item(it)
+// error nothing is left of what was not whole, unless it is the cause of ctx's
+// end: then it stays, as after Close. Item waits for another copy of the same a
+// moment, which ctx can end.
+func (r *Receiver) Item(ctx context.Context, it *wire.CopyItem) (*wire.CopyHave, error) {
+	have, err := r.item(ctx, it)
 	if err != nil {
-		if derr := r.Discard(); derr != nil {
+		end := r.Discard
+		if cause := context.Cause(ctx); cause != nil && errors.Is(err, cause) {
+			end = r.Close
+		}
+		if derr := end(); derr != nil {
 			err = fmt.Errorf("%w (and %w)", err, derr)
 		}
 	}
 	return have, err
 }
 
-func (r *Receiver) item(it *wire.CopyItem) (*wire.CopyHave, error) {
+func (r *Receiver) item(ctx context.Context, it *wire.CopyItem) (*wire.CopyHave, error) {
 	if r.ended || r.levels == nil {
 		return nil, invalid("more after the end")
 	}
@@ -142,11 +149,11 @@ func (r *Receiver) item(it *wire.CopyItem) (*wire.CopyHave, error) {
 	case *wire.CopyItem_Total:
 		return nil, r.sum(m.Total)
 	case *wire.CopyItem_Dir:
-		return nil, r.enter(m.Dir)
+		return nil, r.enter(ctx, m.Dir)
 	case *wire.CopyItem_Leave:
 		return nil, r.leave()
 	case *wire.CopyItem_File:
-		return nil, r.begin(m.File)
+		return nil, r.begin(ctx, m.File)
 	case *wire.CopyItem_Link:
 		return nil, r.link(m.Link)
 	case *wire.CopyItem_Offer:

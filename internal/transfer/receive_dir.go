@@ -1,10 +1,10 @@
 package transfer
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"os"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -12,7 +12,7 @@ import (
 )
 
 // enter begins a directory. One that exists is taken as it is.
-func (r *Receiver) enter(d *wire.CopyDir) error {
+func (r *Receiver) enter(ctx context.Context, d *wire.CopyDir) error {
 	if len(r.levels) > maxDepth {
 		return invalid("a tree more than %d deep", maxDepth)
 	}
@@ -21,7 +21,7 @@ func (r *Receiver) enter(d *wire.CopyDir) error {
 		return err
 	}
 	l := &level{path: p.path, name: p.name, mode: r.mode(d.GetMode()), mtime: d.GetMtimeNs()}
-	if err := l.open(p, r.o.Resume); err != nil {
+	if err := l.open(ctx, p, r.o.Resume); err != nil {
 		return fail("write", p.path, err)
 	}
 	r.levels = append(r.levels, l)
@@ -29,7 +29,7 @@ func (r *Receiver) enter(d *wire.CopyDir) error {
 }
 
 // open opens the directory at p, or makes it.
-func (l *level) open(p place, resume bool) (err error) {
+func (l *level) open(ctx context.Context, p place, resume bool) (err error) {
 	if p.name == "" {
 		l.root, err = p.root.OpenRoot(".")
 		return err
@@ -43,7 +43,7 @@ func (l *level) open(p place, resume bool) (err error) {
 	case !errors.Is(err, fs.ErrNotExist):
 		return err
 	case !p.ours:
-		return l.openStage(p, resume)
+		return l.openStage(ctx, p, resume)
 	}
 	l.fresh, l.ours = true, true
 	return l.make(p.root, p.name)
@@ -66,14 +66,15 @@ func (l *level) make(in *os.Root, name string) error {
 
 // openStage makes the directory under a name of its own, or goes on with what
 // an interrupted copy has left there.
-func (l *level) openStage(p place, resume bool) error {
+func (l *level) openStage(ctx context.Context, p place, resume bool) error {
 	l.stage, l.parent, l.ours = stageName(p.name, 0, 0), p.root, true
 	if err := p.removeOlder(p.name, l.stage); err != nil {
 		return err
 	}
-	limit := time.Now().Add(lockTime)
-	for time.Now().Before(limit) {
-		ours, err := l.tryStage(limit)
+	ctx, cancel := context.WithTimeoutCause(ctx, lockTime, ErrBusy)
+	defer cancel()
+	for ctx.Err() == nil {
+		ours, err := l.tryStage(ctx)
 		if ours && !resume && !l.fresh {
 			err = l.empty()
 		}
@@ -87,12 +88,12 @@ func (l *level) openStage(p place, resume bool) error {
 			return err
 		}
 	}
-	return ErrBusy
+	return context.Cause(ctx)
 }
 
 // tryStage opens and locks the directory's part, and reports whether it still
 // is the one of that name.
-func (l *level) tryStage(limit time.Time) (ours bool, err error) {
+func (l *level) tryStage(ctx context.Context) (ours bool, err error) {
 	if fi, err := l.parent.Lstat(l.stage); err == nil && !fi.IsDir() {
 		if err := l.parent.Remove(l.stage); err != nil {
 			return false, err
@@ -104,7 +105,7 @@ func (l *level) tryStage(limit time.Time) (ours bool, err error) {
 	if l.lock, err = l.root.Open("."); err != nil {
 		return false, err
 	}
-	return lock(l.lock, l.parent, l.stage, limit)
+	return lock(ctx, l.lock, l.parent, l.stage)
 }
 
 // empty removes what is in the directory.

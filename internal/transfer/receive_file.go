@@ -1,6 +1,7 @@
 package transfer
 
 import (
+	"context"
 	"errors"
 	"io"
 	"io/fs"
@@ -24,7 +25,7 @@ type incoming struct {
 }
 
 // begin begins a file.
-func (r *Receiver) begin(m *wire.CopyFile) error {
+func (r *Receiver) begin(ctx context.Context, m *wire.CopyFile) error {
 	p, err := r.place(m.GetName())
 	if err != nil {
 		return err
@@ -46,7 +47,7 @@ func (r *Receiver) begin(m *wire.CopyFile) error {
 	if err := p.free(); err != nil {
 		return err
 	}
-	if err := in.open(); err != nil {
+	if err := in.open(ctx); err != nil {
 		if in.f != nil {
 			err = errors.Join(err, in.discard())
 		}

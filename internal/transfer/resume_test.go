@@ -166,6 +166,64 @@ func TestTwoAtOnce(t *testing.T) {
 	}
 }
 
+// Who waits for another copy to let go can be called off, and leaves alone what
+// that writes.
+func TestWaitCalledOff(t *testing.T) {
+	for _, source := range []string{"src", "tree", "dir"} {
+		t.Chdir(t.TempDir())
+		put(t, "src", random(5*chunk))
+		put(t, "tree/f", random(5*chunk))
+		put(t, "dir/a/f", nil)
+		put(t, "dir/b", random(5*chunk))
+		if source == "dir" { // which waits below its first level
+			must(t, os.MkdirAll("dst/dir", 0o755))
+		}
+		calledOff := errors.New("called off")
+		ctx, cancel := context.WithCancelCause(context.Background())
+		first := &loop{seen: func(n int, it *wire.CopyItem) {
+			if len(it.GetData()) == 0 || ctx.Err() != nil {
+				return
+			}
+			time.AfterFunc(lockTime/10, func() { cancel(calledOff) })
+			_, err := carryBy(t, &loop{ctx: ctx}, "dst", []string{source}, SendOptions{}, named(source))
+			if !errors.Is(err, calledOff) || errors.Is(err, ErrBusy) {
+				t.Errorf("%s: the second: %v", source, err)
+			}
+		}}
+		_, err := carryBy(t, first, "dst", []string{source}, SendOptions{}, named(source))
+		must(t, err)
+		if ctx.Err() == nil {
+			t.Errorf("%s: there was no second", source)
+		}
+		noParts(t, ".")
+	}
+}
+
+// What a copy has by the time that it is called off stays for another.
+func TestCalledOffKeeps(t *testing.T) {
+	t.Chdir(t.TempDir())
+	put(t, "src/a", random(5*chunk))
+	put(t, "src/b", random(5*chunk))
+	calledOff := errors.New("called off")
+	ctx, cancel := context.WithCancelCause(context.Background())
+	l := &loop{ctx: ctx, seen: func(_ int, it *wire.CopyItem) {
+		if string(it.GetFile().GetName()) == "b" {
+			cancel(calledOff)
+		}
+	}}
+	if _, err := carryBy(t, l, "dst", []string{"src"}, SendOptions{}, named("src")); !errors.Is(err, calledOff) {
+		t.Errorf("called off: %v", err)
+	}
+	o := ReceiveOptions{Names: []string{"src"}, Resume: true}
+	l, err := carryBy(t, &loop{}, "dst", []string{"src"}, SendOptions{Resume: true}, o)
+	must(t, err)
+	if l.bytes != 5*chunk {
+		t.Errorf("%d bytes were sent again, want those of one file", l.bytes)
+	}
+	same(t, "src/b", "dst/b")
+	noParts(t, ".")
+}
+
 // What stands at the name of a part and is none is not written to.
 func TestPlantedPart(t *testing.T) {
 	for kind, plant := range map[string]func(string) error{

@@ -1,6 +1,7 @@
 package transfer
 
 import (
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -46,18 +47,19 @@ func hash(s string) string {
 const lockTime = 2 * time.Second
 
 // open opens the file's part, cut or empty so that in.at bytes of it are there.
-func (in *incoming) open() error {
+func (in *incoming) open(ctx context.Context) error {
 	in.stage = stageName(in.name, in.size, in.mtime)
 	if err := in.removeOlder(in.name, in.stage); err != nil {
 		return err
 	}
-	limit := time.Now().Add(lockTime)
-	for time.Now().Before(limit) {
+	ctx, cancel := context.WithTimeoutCause(ctx, lockTime, ErrBusy)
+	defer cancel()
+	for ctx.Err() == nil {
 		f, err := openPart(in.root, in.stage)
 		if err != nil {
 			return err
 		}
-		ours, err := lock(f, in.root, in.stage, limit)
+		ours, err := lock(ctx, f, in.root, in.stage)
 		switch {
 		case err != nil:
 			f.Close()
@@ -68,7 +70,7 @@ func (in *incoming) open() error {
 		}
 		f.Close() // another copy has put it in its place
 	}
-	return ErrBusy
+	return context.Cause(ctx)
 }
 
 // removeOlder removes parts of older versions of the file that is to be called
@@ -131,8 +133,8 @@ func plain(fi fs.FileInfo) bool {
 }
 
 // lock locks a part, and reports whether it still is the one of that name. It
-// waits for whoever has it until limit.
-func lock(f *os.File, d *os.Root, name string, limit time.Time) (bool, error) {
+// waits for whoever has it until ctx ends, whose cause is the error then.
+func lock(ctx context.Context, f *os.File, d *os.Root, name string) (bool, error) {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -140,8 +142,10 @@ func lock(f *os.File, d *os.Root, name string, limit time.Time) (bool, error) {
 		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
 			break // it is ours; or this file system has no locks, as some of a network
 		}
-		if now := <-tick.C; now.After(limit) {
-			return false, ErrBusy
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return false, context.Cause(ctx)
 		}
 	}
 	mine, err := f.Stat()

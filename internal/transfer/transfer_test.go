@@ -26,6 +26,7 @@ var errBroken = errors.New("the stream is broken")
 // loop joins both ends in one goroutine.
 type loop struct {
 	r     *Receiver
+	ctx   context.Context // of the receiver; nil: one without an end
 	have  *wire.CopyHave
 	items int
 	bytes int64                         // of files, that went through
@@ -43,7 +44,11 @@ func (l *loop) Send(it *wire.CopyItem) error {
 		return errBroken
 	}
 	l.bytes += int64(len(it.GetData()) + len(it.GetFile().GetData()))
-	if l.have, l.err = l.r.Item(it); l.err != nil {
+	ctx := l.ctx
+	if ctx == nil {
+		ctx = context.Background()
+	}
+	if l.have, l.err = l.r.Item(ctx, it); l.err != nil {
 		return errBroken
 	}
 	return nil
@@ -425,7 +430,7 @@ func TestStream(t *testing.T) {
 type writerLoop struct{ w *Writer }
 
 func (l writerLoop) Send(it *wire.CopyItem) error {
-	_, err := l.w.Item(it)
+	_, err := l.w.Item(context.Background(), it)
 	return err
 }
 

@@ -1,6 +1,7 @@
 package transfer
 
 import (
+	"context"
 	"io"
 
 	"banger/internal/guest/wire"
@@ -28,7 +29,7 @@ func NewWriter(w io.Writer, progress func(done, total int64)) *Writer {
 func (w *Writer) Whole() bool { return w.ended }
 
 // Item takes what came. An error of the writer below comes out as it is.
-func (w *Writer) Item(it *wire.CopyItem) (*wire.CopyHave, error) {
+func (w *Writer) Item(_ context.Context, it *wire.CopyItem) (*wire.CopyHave, error) {
 	if w.ended {
 		return nil, invalid("more after the end")
 	}

@@ -52,9 +52,10 @@ func (c *Client) Push(ctx context.Context, p Push, send func(context.Context, tr
 }
 
 // A Taker takes the items of a copy: a [transfer.Receiver] or
-// [transfer.Writer].
+// [transfer.Writer]. An error of Item that is the cause of its context's end
+// is an interruption.
 type Taker interface {
-	Item(*wire.CopyItem) (*wire.CopyHave, error)
+	Item(context.Context, *wire.CopyItem) (*wire.CopyHave, error)
 	Whole() bool
 }
 
@@ -77,7 +78,10 @@ func (c *Client) Pull(ctx context.Context, vm string, sources []string, resume b
 		if resp.GetItem() == nil {
 			return st.why(errNoItem)
 		}
-		have, err := to.Item(resp.GetItem())
+		have, err := to.Item(st.ctx, resp.GetItem())
+		if cause := context.Cause(st.ctx); cause != nil && errors.Is(err, cause) {
+			return st.why(err)
+		}
 		if err != nil {
 			return err
 		}

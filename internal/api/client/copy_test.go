@@ -155,6 +155,29 @@ func TestCopyAnswers(t *testing.T) {
 	}
 }
 
+// waiter waits with an item until it is called off.
+type waiter struct{ came func() }
+
+func (w waiter) Item(ctx context.Context, _ *wire.CopyItem) (*wire.CopyHave, error) {
+	w.came()
+	<-ctx.Done()
+	return nil, &os.PathError{Op: "write", Path: "f", Err: context.Cause(ctx)}
+}
+
+func (waiter) Whole() bool { return false }
+
+// A receiver that waits can be called off, which is an interruption.
+func TestPullCalledOff(t *testing.T) {
+	c := copyClient(t, func(st *connect.BidiStream[api.CopyRequest, api.CopyResponse]) error { return st.Send(longFile) })
+	defer c.Close()
+	calledOff := errors.New("called off")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	err := c.Pull(ctx, "web", []string{"/f"}, false, waiter{func() { cancel(calledOff) }})
+	if !errors.Is(err, ErrInterrupted) || !errors.Is(err, calledOff) {
+		t.Errorf("called off: %v", err)
+	}
+}
+
 // What the receiver refuses is its error, and leaves nothing.
 func TestPullRefused(t *testing.T) {
 	c := copyClient(t, func(st *connect.BidiStream[api.CopyRequest, api.CopyResponse]) error {
