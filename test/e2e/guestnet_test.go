@@ -102,10 +102,24 @@ func TestEightMachines(t *testing.T) {
 	wg.Wait()
 	b.guestCan("m0", "wget -qO- http://"+netns.Outside+"/", "you are "+netns.HostAddr)
 	b.guestCan("m0", "wget -qO- http://web.example/", "you are "+netns.HostAddr)
-	b.killDaemon()
-	// No command of banger's may run now, which would start the daemon again:
-	// the guest is reached as another guest is, by its own server.
-	b.must("vm", "exec", "m1", "--", "sh", "-c", "mkdir -p /www; (sleep 3; nslookup web.example > /www/answer 2>&1; wget -qO- http://web.example/ >> /www/answer 2>&1) > /dev/null 2>&1 & httpd -h /www")
+	b.killDaemon() // the next one, which a command starts, takes over all eight
+	// No command of banger's may run while the guest looks, which would start
+	// the daemon again: what it finds is asked of its own server. It waits until
+	// the daemon, which answers on the gateway, has gone.
+	gateway := strings.Fields(b.must("vm", "exec", "m1", "--", "ip", "route", "show", "default"))[2]
+	b.must("vm", "exec", "m1", "--", "sh", "-c", fmt.Sprintf(`mkdir -p /www
+		nslookup m0.vm %[1]s || exit
+		(
+			n=0
+			while nslookup m0.vm %[1]s; do
+				n=$((n + 1))
+				[ $n -lt 300 ] || exit
+				sleep 0.1
+			done
+			nslookup web.example > /www/answer
+			wget -qO- http://web.example/ >> /www/answer
+		) > /dev/null 2>&1 &
+		httpd -h /www`, gateway))
 	b.killDaemon()
 	ip := fmt.Sprint(keyOf(addrs, "m1"))
 	b.eventually("a name is resolved while no daemon runs", 30*time.Second, func() bool {
