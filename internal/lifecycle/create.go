@@ -18,9 +18,6 @@ import (
 	"banger/internal/vm"
 )
 
-// minFree is the room without which no machine is made.
-const minFree = config.MinFree
-
 // maxTries is how often what somebody else was quicker with is tried again.
 const maxTries = 20
 
@@ -187,8 +184,8 @@ func (m *Manager) checkSizes(s vm.Spec) error {
 		return errkind.New(errkind.Usage, "memory of %s: it takes 64M to %s, as much as the host has", size(s.MemoryBytes), size(mem>>20<<20))
 	case s.DiskBytes < 16<<20 || s.DiskBytes > total:
 		return errkind.New(errkind.Usage, "work disk of %s: it takes 16M to %s, the size of the file system under %s", size(s.DiskBytes), size(total>>20<<20), m.d.Paths.State)
-	case free < minFree:
-		return errkind.WithHint(errkind.New(errkind.Host, "%s has %s left, and a machine takes at least %s", m.d.Paths.State, size(free>>20<<20), size(minFree)),
+	case free < config.MinFree:
+		return errkind.WithHint(errkind.New(errkind.Host, "%s has %s left, and a machine takes at least %s", m.d.Paths.State, size(free>>20<<20), size(config.MinFree)),
 			"df -h "+m.d.Paths.State)
 	}
 	return nil

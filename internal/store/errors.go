@@ -42,13 +42,13 @@ func (s *Store) named(ctx context.Context, err error) error {
 	case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
 		return say(errkind.Host, "it is damaged", putAside(s.path)...)
 	case sqlite3.SQLITE_FULL:
-		return say(errkind.Host, "no room is left", "df -h "+quote(dir))
+		return say(errkind.Host, "no room is left", "df -h "+errkind.Quote(dir))
 	case sqlite3.SQLITE_IOERR:
-		return say(errkind.Host, "its disk fails", "df -h "+quote(dir), "dmesg | tail")
+		return say(errkind.Host, "its disk fails", "df -h "+errkind.Quote(dir), "dmesg | tail")
 	case sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH:
-		return say(errkind.Host, "it cannot be written or opened", "ls -ld "+quote(dir)+" "+quote(s.path)+"*")
+		return say(errkind.Host, "it cannot be written or opened", "ls -ld "+errkind.Quote(dir)+" "+errkind.Quote(s.path)+"*")
 	case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED:
-		return say(errkind.Conflict, "another process has locked it", "find /proc/[0-9]*/fd -lname "+quote(s.path))
+		return say(errkind.Conflict, "another process has locked it", "find /proc/[0-9]*/fd -lname "+errkind.Quote(s.path))
 	}
 	return fmt.Errorf("database %s: %w", s.path, err)
 }
@@ -110,12 +110,12 @@ func putAside(path string) []string {
 	var lines []string
 	for _, suffix := range []string{"", "-wal", "-shm"} {
 		if _, err := os.Lstat(path + suffix); err == nil {
-			lines = append(lines, "mv --backup=numbered "+quote(path+suffix)+" "+quote(path+".broken"+suffix))
+			lines = append(lines, "mv --backup=numbered "+errkind.Quote(path+suffix)+" "+errkind.Quote(path+".broken"+suffix))
 		}
 	}
 	hints := []string{strings.Join(lines, " && ")}
 	if b := newestBackup(path); b != "" {
-		hints = append(hints, "cp -p "+quote(b)+" "+quote(path))
+		hints = append(hints, "cp -p "+errkind.Quote(b)+" "+errkind.Quote(path))
 	}
 	return hints
 }
@@ -135,6 +135,3 @@ func newestBackup(path string) string {
 	}
 	return newest
 }
-
-// quote makes a path one word for a shell.
-func quote(s string) string { return errkind.Quote(s) }

@@ -173,5 +173,5 @@ func (s *Store) tooNew(v, latest int) error {
 		return errkind.WithHint(err, "banger version")
 	}
 	err = fmt.Errorf("%w; the backup %s lacks what happened since the upgrade", err, b)
-	return errkind.WithHint(err, putAside(s.path)[0]+" && cp -p "+quote(b)+" "+quote(s.path))
+	return errkind.WithHint(err, putAside(s.path)[0]+" && cp -p "+errkind.Quote(b)+" "+errkind.Quote(s.path))
 }
