@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -134,6 +135,8 @@ func (c Config) check() (key string, err error) {
 		return "stop_grace", errors.New("stop_grace takes a positive duration")
 	case c.Boot <= 0:
 		return "boot_timeout", errors.New("boot_timeout takes a positive duration")
+	case c.Subnet.IsValid() && !usable(c.Subnet.Addr()):
+		return "subnet", fmt.Errorf("subnet = %q: it takes a network for hosts, as in %q", c.Subnet, "10.77.0.0/22")
 	case c.Subnet.IsValid() && (!c.Subnet.Addr().Is4() || c.Subnet.Prefix != c.Subnet.Masked() || c.Subnet.Bits() < 8 || c.Subnet.Bits() > 29):
 		return "subnet", fmt.Errorf("subnet = %q: it takes an IPv4 network of 8 to 29 bits, as in %q", c.Subnet, "10.77.0.0/22")
 	case c.UIDBase != 0 && c.UIDBase < 1000 || c.UIDs < 1 || c.UIDBase+c.UIDs < c.UIDBase:
@@ -142,6 +145,13 @@ func (c Config) check() (key string, err error) {
 		return "uid_count", fmt.Errorf("uid_count = %d: without uid_base it takes at most %d", c.UIDs, 1<<uidBits)
 	}
 	return "", nil
+}
+
+// usable reports whether an address is of a kind that hosts can have (the
+// special ones are those of RFC 6890).
+func usable(a netip.Addr) bool {
+	first := a.As16()[12] // of IPv4; another check refuses IPv6
+	return !a.IsLoopback() && !a.IsLinkLocalUnicast() && first != 0 && first < 224
 }
 
 // keys lists every key a configuration file may hold.

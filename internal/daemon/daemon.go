@@ -44,7 +44,8 @@ const (
 	// console logs and the network are looked at.
 	roomEvery = time.Second
 	trimEvery = 5 * time.Second
-	keepEvery = 10 * time.Second
+	keepEvery = 3 * time.Second
+	askEvery  = 5 * time.Second
 )
 
 // Mechanisms are what stands behind the contracts. [Real] gives those of the
@@ -82,6 +83,7 @@ type Daemon struct {
 	manager *lifecycle.Manager
 	server  *http.Server
 	ln      net.Listener
+	who     owner // may use the socket
 
 	calls    sync.WaitGroup // being answered
 	stopOnce sync.Once
@@ -108,6 +110,7 @@ func Open(ctx context.Context, o Options) (_ *Daemon, err error) {
 		return nil, err
 	}
 	who := findOwner(lookupGroup, o.SudoUID)
+	d.who = who
 	if err := makePlaces(o.Paths, who); err != nil {
 		return nil, err
 	}
@@ -167,7 +170,7 @@ func (d *Daemon) newServer(mech Mechanisms, dnsAddr string) *http.Server {
 	return &http.Server{
 		Handler:   d.counted(h),
 		Protocols: &p,
-		ErrorLog:  slog.NewLogLogger(d.o.Log.Handler(), slog.LevelDebug),
+		ErrorLog:  slog.NewLogLogger(d.o.Log.Handler(), slog.LevelWarn), // a handler's panic
 	}
 }
 
@@ -210,6 +213,8 @@ func (d *Daemon) Serve(ctx context.Context) error {
 	defer wg.Wait()
 	defer cancel()
 	wg.Go(func() { every(ctx, roomEvery, d.manager.CheckRoom) })
+	wg.Go(func() { every(ctx, roomEvery, d.keepSocket) })
+	wg.Go(func() { every(ctx, askEvery, d.manager.AskVMMs) })
 	wg.Go(func() { every(ctx, trimEvery, d.manager.TrimLogs) })
 	wg.Go(func() { every(ctx, keepEvery, func() { d.manager.KeepNetwork(ctx) }) })
 	served := make(chan error, 1)
@@ -221,6 +226,26 @@ func (d *Daemon) Serve(ctx context.Context) error {
 	case <-ctx.Done():
 	}
 	return nil
+}
+
+// keepSocket opens the socket anew if somebody has removed it: nobody could
+// reach the daemon, and none could take its place.
+func (d *Daemon) keepSocket() {
+	path := d.o.Paths.Socket()
+	if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
+		return
+	}
+	d.o.Log.Warn("the socket was removed; opening it anew", "socket", path)
+	err := makePlaces(d.o.Paths, d.who)
+	var ln net.Listener
+	if err == nil {
+		ln, err = listen(path, d.who)
+	}
+	if err != nil {
+		d.o.Log.Warn("open the socket anew", "err", err)
+		return
+	}
+	go func() { _ = d.server.Serve(ln) }() // until the server ends
 }
 
 // every calls f from time to time until ctx ends.

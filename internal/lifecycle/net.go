@@ -52,7 +52,7 @@ func (m *Manager) checkNetwork(ctx context.Context, mode string) error {
 func (m *Manager) ensureSubnet(ctx context.Context) error {
 	m.net.mu.Lock()
 	defer m.net.mu.Unlock()
-	if m.net.subnet.IsValid() {
+	if m.net.subnet.IsValid() && len(m.net.want) > 0 {
 		return nil
 	}
 	p, err := m.d.Records.Subnet(ctx)

@@ -42,6 +42,17 @@ func (m *Manager) CheckRoom() {
 	}
 }
 
+// roomToStart refuses a start on a disk on which the machine would be paused at
+// once.
+func (m *Manager) roomToStart() error {
+	_, free, err := m.d.Host.DiskBytes(m.d.Paths.State)
+	if err != nil || free >= resumeAbove {
+		return err
+	}
+	return errkind.WithHint(errkind.New(errkind.Host, "%s has %s left, and a machine that runs takes %s",
+		m.d.Paths.State, config.Size(free>>20<<20), config.Size(resumeAbove)), "df -h "+m.d.Paths.State)
+}
+
 // fitRoom pauses one machine, or lets it go on. While it waits for a VMM that
 // does not answer, others are not held up.
 func (m *Manager) fitRoom(l *live, free int64) {

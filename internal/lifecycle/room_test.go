@@ -3,6 +3,8 @@ package lifecycle_test
 import (
 	"context"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -241,5 +243,99 @@ func TestReserveOfAnEarlierDaemon(t *testing.T) {
 	l.restart()
 	if got, err := l.Kill(context.Background(), v.ID); err != nil || got.State != vm.Stopped {
 		t.Errorf("Kill = %s, %v", got.State, err)
+	}
+}
+
+// A disk on which a machine would be paused at once starts none.
+func TestNoRoomToStart(t *testing.T) {
+	l := newLife(t)
+	v := l.create("web", false)
+	l.w.Host.SetSpare(100 << 20)
+	_, err := l.Start(context.Background(), v.ID, nobody)
+	if errkind.Of(err) != errkind.Host || !strings.Contains(err.Error(), "100M left") || l.record(v.ID).State != vm.Created {
+		t.Errorf("Start = %v; it is %s", err, l.record(v.ID).State)
+	}
+}
+
+// Killing needs no room: the end is recorded when there is some.
+func TestKillUnrecorded(t *testing.T) {
+	l := newLife(t)
+	var full atomic.Bool
+	l.failStore = func(method string) error {
+		if method == "Change" && full.Load() {
+			return errkind.New(errkind.Host, "no room is left")
+		}
+		return nil
+	}
+	l.restart()
+	v := l.create("web", false)
+	mustStart(t, l, v)
+	full.Store(true)
+	if got, err := l.Kill(context.Background(), v.ID); err != nil || got.State != vm.Stopped {
+		t.Errorf("Kill = %s, %v", got.State, err)
+	}
+	if l.w.VMM.Status(string(v.ID)) != "" {
+		t.Error("it runs still")
+	}
+	full.Store(false)
+	l.becomes(v.ID, vm.Stopped)
+	l.agrees("with room again", v)
+}
+
+// A VMM that does not answer is told of, and nothing waits for its guest.
+func TestSilentVMM(t *testing.T) {
+	l := newLife(t)
+	v := l.create("web", false)
+	mustStart(t, l, v)
+	lines, stop := l.Notices(v.ID)
+	defer stop()
+	l.w.SetFail(func(op string) error {
+		if op == "before status" {
+			return errBoom
+		}
+		return nil
+	})
+	l.AskVMMs()
+	if line := <-lines; !strings.Contains(line, `the VMM of machine "web" does not answer`) {
+		t.Errorf("told %q", line)
+	}
+	if _, err := l.Agent(context.Background(), v.ID); err == nil || !strings.Contains(err.Error(), "does not answer") {
+		t.Errorf("Agent = %v", err)
+	}
+	l.w.SetFail(nil)
+	l.AskVMMs()
+	if line := <-lines; !strings.Contains(line, "answers again") {
+		t.Errorf("told %q", line)
+	}
+	if _, err := l.Agent(context.Background(), v.ID); err != nil {
+		t.Errorf("Agent = %v", err)
+	}
+}
+
+// A start that is refused writes nothing, and one that meets a stop waits for
+// it.
+func TestStartMeetsStop(t *testing.T) {
+	l := newLife(t)
+	v := l.create("web", false)
+	for range 20 {
+		mustStart(t, l, v)
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if _, err := l.Kill(context.Background(), v.ID); err != nil {
+				t.Errorf("Kill = %v", err)
+			}
+		})
+		for range 3 {
+			wg.Go(func() {
+				if _, err := l.Start(context.Background(), v.ID, nobody); err != nil && errkind.Of(err) != errkind.Conflict {
+					t.Errorf("Start = %v", err)
+				}
+			})
+		}
+		wg.Wait()
+		l.agrees("after starts and a kill", v)
+		if _, err := l.Kill(context.Background(), v.ID); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

@@ -83,9 +83,11 @@ func (m *Manager) prepare(ctx context.Context, id vm.ID, p Progress) (vm.VM, *bo
 	if err != nil {
 		return v, nil, err
 	}
-	if err := v.State.Check(vm.Starting); err != nil {
-		// Words that name the machine come from the store.
-		_, err = m.change(ctx, id, vm.Change{To: vm.Starting})
+	// One that is being stopped will be stopped by the time it is ours.
+	if err := v.Check(vm.Starting); err != nil && v.State != vm.Stopping {
+		return v, nil, err
+	}
+	if err := m.roomToStart(); err != nil {
 		return v, nil, err
 	}
 	d, err := m.driver(v.Spec.Driver)

@@ -55,6 +55,9 @@ func (m *Manager) stop(ctx context.Context, id vm.ID, grace time.Duration, reaso
 			return now, nil
 		}
 	}
+	if errkind.Of(err) == errkind.Host && grace == 0 {
+		return m.killUnrecorded(ctx, id, err)
+	}
 	if err != nil {
 		return v, err
 	}
@@ -69,6 +72,26 @@ func (m *Manager) stop(ctx context.Context, id vm.ID, grace time.Duration, reaso
 		}
 	}
 	return m.takeDown(ctx, v, m.undoAll(v), reason, nil)
+}
+
+// killUnrecorded kills a machine although that it begins could not be
+// recorded. Whoever watches it records its end, as often as it takes.
+func (m *Manager) killUnrecorded(ctx context.Context, id vm.ID, cause error) (vm.VM, error) {
+	unlock, err := m.locks.Lock(ctx, id)
+	if err != nil {
+		return vm.VM{}, err
+	}
+	defer unlock()
+	v, err := m.d.Records.Get(ctx, id)
+	if err != nil {
+		return v, err
+	}
+	m.log.Warn("kill without a record of it", "vm", id, "err", cause)
+	if err := m.killAll(ctx, v); err != nil {
+		return v, err
+	}
+	v.State, v.StateReason = vm.Stopped, "killed on request"
+	return v, nil
 }
 
 // powerOff asks the guest to end itself and waits until it has, or until grace

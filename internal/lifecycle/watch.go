@@ -38,6 +38,9 @@ type live struct {
 	tried  time.Time   // when it was last let go on; guarded by mu
 	ending bool        // it is being asked to power off; guarded by mu
 
+	silent bool // the VMM does not answer; guarded by mu
+
+	asking  sync.Mutex // held while the VMM is asked whether it answers
 	fitting sync.Mutex // held while it is paused or let go on for room
 
 	nmu     sync.Mutex

@@ -104,8 +104,8 @@ func (s *Store) Change(ctx context.Context, id vm.ID, c vm.Change) (v vm.VM, err
 		if v, err = machineByID(ctx, tx, id); err != nil {
 			return err
 		}
-		if !c.Found && v.State.Check(c.To) != nil {
-			return illegal(v, c.To)
+		if err := v.Check(c.To); err != nil && !c.Found {
+			return err
 		}
 		v.State, v.StateReason = c.To, c.Reason
 		if c.LastError != nil {
@@ -130,29 +130,4 @@ func (s *Store) Delete(ctx context.Context, id vm.ID) error {
 	return s.update(ctx, "Delete", func(tx tx) error {
 		return deleteMachine(ctx, tx, id)
 	})
-}
-
-// doing says in words what a machine is when it is in a state, and what can be
-// typed then; %s is its name.
-var doing = map[vm.State]struct{ is, hint string }{
-	vm.Created:  {"was never started", "banger vm start "},
-	vm.Starting: {"is starting", "banger vm show "},
-	vm.Running:  {"is running", "banger vm show "},
-	vm.Paused:   {"is paused", "banger vm show "},
-	vm.Stopping: {"is stopping", "banger vm show "},
-	vm.Stopped:  {"is stopped", "banger vm start "},
-	vm.Deleting: {"is being deleted", "banger vm delete "},
-	vm.Faulty:   {"is faulty: taking it down failed", "banger vm stop "},
-}
-
-// illegal is the error for a step that a machine cannot make.
-func illegal(v vm.VM, to vm.State) error {
-	d := doing[v.State]
-	is := d.is
-	up := v.State == vm.Running && to == vm.Starting
-	down := v.State == vm.Stopped && to == vm.Stopping
-	if up || down || v.State == to {
-		is += " already"
-	}
-	return errkind.WithHint(errkind.New(errkind.Conflict, "machine %q %s", v.Name, is), d.hint+v.Name)
 }

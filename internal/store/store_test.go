@@ -365,28 +365,6 @@ func TestChangeEveryTransition(t *testing.T) {
 	}
 }
 
-func TestChangeIllegalSaysWhat(t *testing.T) {
-	tests := []struct {
-		from, to   vm.State
-		text, hint string
-	}{
-		{vm.Running, vm.Starting, `machine "web" is running already`, "banger vm show web"},
-		{vm.Starting, vm.Starting, `machine "web" is starting already`, "banger vm show web"},
-		{vm.Stopped, vm.Stopping, `machine "web" is stopped already`, "banger vm start web"},
-		{vm.Created, vm.Stopping, `machine "web" was never started`, "banger vm start web"},
-		{vm.Stopped, vm.Paused, `machine "web" is stopped`, "banger vm start web"},
-		{vm.Paused, vm.Starting, `machine "web" is paused`, "banger vm show web"},
-		{vm.Deleting, vm.Starting, `machine "web" is being deleted`, "banger vm delete web"},
-		{vm.Faulty, vm.Starting, `machine "web" is faulty: taking it down failed`, "banger vm stop web"},
-	}
-	for _, tt := range tests {
-		err := illegal(vm.VM{Name: "web", State: tt.from}, tt.to)
-		if err.Error() != tt.text || !slices.Equal(errkind.Hints(err), []string{tt.hint}) || errkind.Of(err) != errkind.Conflict {
-			t.Errorf("%s to %s: %q, %q", tt.from, tt.to, err, errkind.Hints(err))
-		}
-	}
-}
-
 // The failing twin: a method that fails records nothing.
 func TestOnlyFail(t *testing.T) {
 	s := newStore(t, options())

@@ -47,7 +47,7 @@ func TestBench(t *testing.T) {
 	var rows []*row
 	rows = append(rows, measure(n, machineRows(t))...)
 	rows = append(rows, measure(n, listRows(t))...)
-	rows = append(rows, measure(min(n, 5), copyRows(t))...)
+	rows = append(rows, measure(min(n, 3), copyRows(t))...)
 	rows = append(rows, measure(min(n, 5), lifeRows(t))...)
 	rows = append(rows, idleRows(t)...)
 	printTable(rows)

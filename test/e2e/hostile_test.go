@@ -3,10 +3,12 @@
 package e2e
 
 import (
+	"bufio"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -88,4 +90,43 @@ func TestGuestFloodsTheAgentsPort(t *testing.T) {
 		t.Errorf("the daemon has %d kB resident, %v", kb, err)
 	}
 	b.must("vm", "delete", "rogue")
+}
+
+// A daemon whose socket somebody removed can be reached again.
+func TestSocketRemoved(t *testing.T) {
+	b := newBed(t)
+	b.must("daemon", "start")
+	pid := b.daemonPID()
+	must(t, os.RemoveAll(filepath.Dir(b.paths.Socket())))
+	b.eventually("the socket is back", 10*time.Second, func() bool {
+		_, err := os.Lstat(b.paths.Socket())
+		return err == nil
+	})
+	b.must("vm", "list")
+	if now := b.daemonPID(); now != pid {
+		t.Errorf("daemon %d, was %d", now, pid)
+	}
+}
+
+// A VMM that stands still does not look like a hang: those who wait for its
+// guest are told, others are refused, and it can be killed.
+func TestVMMStandsStill(t *testing.T) {
+	b := newBed(t)
+	b.must("vm", "create", "web")
+	c := b.cmd("vm", "exec", "web", "--", "sleep", "1000")
+	errs, err := c.StderrPipe()
+	must(t, err)
+	must(t, c.Start())
+	must(t, syscall.Kill(b.vmmPID("web"), syscall.SIGSTOP))
+	line, err := bufio.NewReader(errs).ReadString('\n')
+	if err != nil || !strings.Contains(line, "does not answer") {
+		t.Errorf("told %q, %v", line, err)
+	}
+	start := time.Now()
+	b.wants(125, "", "hint: ", "vm", "exec", "web", "--", "true")
+	if took := time.Since(start); took > 5*time.Second {
+		t.Errorf("refused after %s", took)
+	}
+	b.must("vm", "kill", "web")
+	_ = c.Wait()
 }

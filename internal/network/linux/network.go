@@ -35,6 +35,8 @@ type Network struct {
 	conn    *conn         // of whoever has the turn; nil: none is open
 	adopted chan struct{} // holds one token if Watch is to look again
 
+	noted []string // uplinks that this process switched on; whoever has turn may use it
+
 	mu   sync.Mutex
 	taps map[int]string // guarded by mu; ids by index, of the taps that are wanted
 }
@@ -164,6 +166,7 @@ func (n *Network) apply(c *conn, w network.Want) error {
 	if err := n.makeLinks(c, links, w); err != nil {
 		return err
 	}
+	n.noted = fw.noted
 	if err := fw.switchOn(n.bridge); err != nil {
 		return err
 	}
@@ -205,6 +208,7 @@ func (n *Network) CleanUp(ctx context.Context) error {
 		if err := tables.switchOff(tables.noted, nil); err != nil {
 			return err
 		}
+		n.noted = nil
 		return n.deleteTables(c, tables)
 	})
 }

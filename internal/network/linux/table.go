@@ -61,6 +61,11 @@ func (n *Network) tables(c *conn) (*tables, error) {
 			return nil, err
 		}
 	}
+	for _, u := range n.noted { // also if somebody has flushed the table
+		if !slices.Contains(t.noted, u) {
+			t.noted = append(t.noted, u)
+		}
+	}
 	return t, nil
 }
 

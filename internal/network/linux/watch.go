@@ -44,7 +44,8 @@ func (n *Network) watch(ctx context.Context, gone func(id string)) error {
 			if !ok {
 				return nil
 			}
-			if u.Header.Type == unix.RTM_DELLINK {
+			// A port that leaves its bridge is told of alike, by another family.
+			if u.Header.Type == unix.RTM_DELLINK && u.Family == unix.AF_UNSPEC {
 				n.tell(int(u.Index), gone)
 			}
 		case <-n.adopted:
