@@ -57,6 +57,7 @@ func TestHandles(t *testing.T) {
 		if again := b.must("vm", "exec", "handles-test", "--", "cat", "/proc/sys/kernel/random/boot_id"); again != boot {
 			t.Fatalf("round %d: another boot: %s, was %s", i, again, boot)
 		}
+		b.wants(0, "handles-test\n", "", "vm", "ssh", "handles-test", "--", "hostname")
 		if now := b.vmmPID("handles-test"); now != pid {
 			t.Errorf("round %d: pid %d, was %d", i, now, pid)
 		}
