@@ -239,7 +239,7 @@ func TestTerminal(t *testing.T) {
 	root := bed(t)
 	must(t, program(root, "daemon", "start").Run())
 	f, c := onTerminal(t, root, "vm", "run", "--", "sh", "-c",
-		`stty size; echo $TERM; until [ "$(stty size)" = "40 120" ]; do sleep 0.01; done; echo resized; read x; echo "got $x"; echo ready; trap 'echo caught; exit 5' INT; while :; do sleep 0.05; done`)
+		`stty size; echo $TERM; until [ "$(stty size)" = "40 120" ]; do sleep 0.01; done; echo resized; read x; echo "got $x"; trap 'echo caught; exit 5' INT; echo ready; while :; do sleep 0.05; done`)
 	before, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
 	must(t, err)
 	readUntil(t, f, "30 100\r\nxterm\r\n")
