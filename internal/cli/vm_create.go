@@ -82,16 +82,5 @@ func (a *app) createVM(ctx context.Context, what string, req *api.CreateRequest)
 	defer c.Close()
 	p.stage(what)
 	stream, err := c.VM.Create(ctx, connect.NewRequest(req))
-	if err != nil {
-		return nil, err
-	}
-	defer stream.Close()
-	for stream.Receive() {
-		if u := stream.Msg().GetProgress(); u != nil {
-			p.update("", u)
-		} else if vm := stream.Msg().GetVm(); vm != nil {
-			return vm, nil
-		}
-	}
-	return nil, ended(stream.Err())
+	return awaitVM(stream, err, func(u *api.Progress) { p.update("", u) })
 }

@@ -37,16 +37,5 @@ func (a *app) vmRestart() *cobra.Command {
 
 func restartVM(ctx context.Context, c *client.Client, req *api.RestartRequest, progress func(*api.Progress)) (*api.VM, error) {
 	stream, err := c.VM.Restart(ctx, connect.NewRequest(req))
-	if err != nil {
-		return nil, err
-	}
-	defer stream.Close()
-	for stream.Receive() {
-		if u := stream.Msg().GetProgress(); u != nil {
-			progress(u)
-		} else if vm := stream.Msg().GetVm(); vm != nil {
-			return vm, nil
-		}
-	}
-	return nil, ended(stream.Err())
+	return awaitVM(stream, err, progress)
 }

@@ -27,14 +27,29 @@ func (a *app) vmStart() *cobra.Command {
 
 func startVM(ctx context.Context, c *client.Client, ref string, progress func(*api.Progress)) (*api.VM, error) {
 	stream, err := c.VM.Start(ctx, connect.NewRequest(&api.StartRequest{Vm: ref}))
+	return awaitVM(stream, err, progress)
+}
+
+// A vmAnswer is one message of a call that tells of progress and last of a
+// machine.
+type vmAnswer[M any] interface {
+	*M
+	GetProgress() *api.Progress
+	GetVm() *api.VM
+}
+
+// awaitVM passes progress on until the machine is told of; err is why the call
+// could not begin. The stream is closed in the end.
+func awaitVM[M any, A vmAnswer[M]](stream *connect.ServerStreamForClient[M], err error, progress func(*api.Progress)) (*api.VM, error) {
 	if err != nil {
 		return nil, err
 	}
 	defer stream.Close()
 	for stream.Receive() {
-		if u := stream.Msg().GetProgress(); u != nil {
+		msg := A(stream.Msg())
+		if u := msg.GetProgress(); u != nil {
 			progress(u)
-		} else if vm := stream.Msg().GetVm(); vm != nil {
+		} else if vm := msg.GetVm(); vm != nil {
 			return vm, nil
 		}
 	}

@@ -53,7 +53,7 @@ func (m *Manager) delete(ctx context.Context, id vm.ID, may func(vm.VM) error) (
 	case err == nil:
 		m.log.Info("state", "vm", id, "name", v.Name, "state", vm.Deleting)
 		return m.remove(ctx, now)
-	case errkind.Of(err) == errkind.Host && v.State.Check(vm.Deleting) == nil:
+	case errkind.Of(err) == errkind.Host && v.Check(vm.Deleting) == nil:
 		m.log.Warn("delete without a record of its beginning", "vm", id, "err", err)
 		return m.remove(ctx, v)
 	}

@@ -1,10 +1,6 @@
 package vm
 
-import (
-	"slices"
-
-	"banger/internal/errkind"
-)
+import "banger/internal/errkind"
 
 // doing says in words what a machine is when it is in a state, and what can be
 // typed then; %s is its name.
@@ -22,7 +18,7 @@ var doing = map[State]struct{ is, hint string }{
 // Check returns nil if the machine may move to a state, else an error of kind
 // [errkind.Conflict] that says in words what it is, with what can be typed then.
 func (v VM) Check(to State) error {
-	if slices.Contains(next[v.State], to) {
+	if v.State.Check(to) == nil {
 		return nil
 	}
 	d := doing[v.State]
