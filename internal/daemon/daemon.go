@@ -41,7 +41,8 @@ const (
 	// take.
 	stopTime = 10 * time.Second
 	// roomEvery, trimEvery and keepEvery are how often the room on the disk,
-	// console logs and the network are looked at.
+	// console logs and the network are looked at; askEvery, how often VMMs and
+	// agents are asked whether they answer.
 	roomEvery = time.Second
 	trimEvery = 5 * time.Second
 	keepEvery = 3 * time.Second
@@ -214,7 +215,7 @@ func (d *Daemon) Serve(ctx context.Context) error {
 	defer cancel()
 	wg.Go(func() { every(ctx, roomEvery, d.manager.CheckRoom) })
 	wg.Go(func() { every(ctx, roomEvery, d.keepSocket) })
-	wg.Go(func() { every(ctx, askEvery, d.manager.AskVMMs) })
+	wg.Go(func() { every(ctx, askEvery, d.manager.AskWhoAnswers) })
 	wg.Go(func() { every(ctx, trimEvery, d.manager.TrimLogs) })
 	wg.Go(func() { every(ctx, keepEvery, func() { d.manager.KeepNetwork(ctx) }) })
 	served := make(chan error, 1)

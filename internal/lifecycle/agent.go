@@ -14,9 +14,6 @@ import (
 // consoleLines is how many of the console's last lines an error shows.
 const consoleLines = 8
 
-// silenceTime is how long a VMM may take to answer before it counts as silent.
-const silenceTime = 5 * time.Second
-
 // redialTime bounds reaching the agent of a machine that is up.
 const redialTime = 15 * time.Second
 
@@ -39,8 +36,8 @@ func (m *Manager) Agent(ctx context.Context, id vm.ID) (guest.Agent, error) {
 	if v.State == vm.Paused {
 		return nil, m.pausedError(v)
 	}
-	if l.isSilent() {
-		return nil, silentVMM(v)
+	if err := l.silence(); err != nil {
+		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, redialTime)
 	defer cancel()
@@ -115,53 +112,6 @@ func (m *Manager) agentOf(ctx context.Context, l *live) (guest.Agent, error) {
 	return a, nil
 }
 
-// silentVMM refuses to reach a guest whose VMM stands still.
-func silentVMM(v vm.VM) error {
-	return errkind.WithHint(errkind.New(errkind.Internal, "the VMM of machine %q does not answer", v.Name), "banger vm kill "+v.Name)
-}
-
-// AskVMMs finds out which VMMs do not answer, so that nothing waits for their
-// guests without a word. The daemon calls it from time to time.
-func (m *Manager) AskVMMs() {
-	for _, l := range m.allLive() {
-		m.background(func() { m.askVMM(l) })
-	}
-}
-
-func (m *Manager) askVMM(l *live) {
-	mach, _ := l.standing()
-	if mach == nil || !l.asking.TryLock() {
-		return
-	}
-	defer l.asking.Unlock()
-	ctx, cancel := context.WithTimeout(l.ctx, silenceTime)
-	defer cancel()
-	_, err := mach.Status(ctx)
-	if l.ctx.Err() != nil {
-		return
-	}
-	switch was := l.setSilent(err != nil); {
-	case err != nil && !was:
-		m.log.Warn("a VMM does not answer", "vm", l.v.ID, "err", err)
-		l.tell(silentVMM(l.v).Error() + "; the command goes on if it does again")
-	case err == nil && was:
-		l.tell(fmt.Sprintf("the VMM of machine %q answers again", l.v.Name))
-	}
-}
-
-func (l *live) setSilent(silent bool) (was bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	was, l.silent = l.silent, silent
-	return was
-}
-
-func (l *live) isSilent() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.silent
-}
-
 // take keeps the connection to a VMM that answers only now. One that comes
 // after the machine was given up is closed.
 func (l *live) take(mach vmm.Machine) error {
@@ -203,7 +153,7 @@ func (m *Manager) endpoint(ctx context.Context, l *live) (guest.Endpoint, error)
 		ctx, cancel := context.WithTimeout(ctx, attachTime)
 		defer cancel()
 		if mach, err = d.Attach(ctx, m.ref(l.v)); err != nil {
-			return guest.Endpoint{}, fmt.Errorf("%w: %w", silentVMM(l.v), err)
+			return guest.Endpoint{}, fmt.Errorf("%w: %w", silentVMM.error(l.v), err)
 		}
 		if err := l.take(mach); err != nil {
 			return guest.Endpoint{}, err

@@ -120,7 +120,8 @@ type Manager struct {
 	reserveMu sync.Mutex // held while room for records is taken or given
 	reserve   bool       // it is kept; guarded by reserveMu
 
-	net ports
+	net      ports
+	patience patience
 }
 
 // New returns a manager of no machines: [Manager.Recover] finds those that are
@@ -130,7 +131,8 @@ func New(d Deps) *Manager {
 	return &Manager{
 		d: d, log: d.Log, ctx: ctx, cancel: cancel,
 		live: make(map[vm.ID]*live), ops: make(map[vm.ID]context.CancelCauseFunc),
-		net: ports{want: make(map[vm.ID]network.Port), dirty: true},
+		net:      ports{want: make(map[vm.ID]network.Port), dirty: true},
+		patience: defaultPatience,
 	}
 }
 

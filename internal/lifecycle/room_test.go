@@ -282,36 +282,6 @@ func TestKillUnrecorded(t *testing.T) {
 	l.agrees("with room again", v)
 }
 
-// A VMM that does not answer is told of, and nothing waits for its guest.
-func TestSilentVMM(t *testing.T) {
-	l := newLife(t)
-	v := l.create("web", false)
-	mustStart(t, l, v)
-	lines, stop := l.Notices(v.ID)
-	defer stop()
-	l.w.SetFail(func(op string) error {
-		if op == "before status" {
-			return errBoom
-		}
-		return nil
-	})
-	l.AskVMMs()
-	if line := <-lines; !strings.Contains(line, `the VMM of machine "web" does not answer`) {
-		t.Errorf("told %q", line)
-	}
-	if _, err := l.Agent(context.Background(), v.ID); err == nil || !strings.Contains(err.Error(), "does not answer") {
-		t.Errorf("Agent = %v", err)
-	}
-	l.w.SetFail(nil)
-	l.AskVMMs()
-	if line := <-lines; !strings.Contains(line, "answers again") {
-		t.Errorf("told %q", line)
-	}
-	if _, err := l.Agent(context.Background(), v.ID); err != nil {
-		t.Errorf("Agent = %v", err)
-	}
-}
-
 // A start that is refused writes nothing, and one that meets a stop waits for
 // it.
 func TestStartMeetsStop(t *testing.T) {

@@ -38,9 +38,10 @@ type live struct {
 	tried  time.Time   // when it was last let go on; guarded by mu
 	ending bool        // it is being asked to power off; guarded by mu
 
-	silent bool // the VMM does not answer; guarded by mu
+	silent silent    // who does not answer; guarded by mu
+	since  time.Time // when that began; guarded by mu
 
-	asking  sync.Mutex // held while the VMM is asked whether it answers
+	asking  sync.Mutex // held while VMM and agent are asked whether they answer
 	fitting sync.Mutex // held while it is paused or let go on for room
 
 	nmu     sync.Mutex

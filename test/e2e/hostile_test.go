@@ -4,7 +4,9 @@ package e2e
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -74,8 +76,9 @@ func TestGuestFloodsTheAgentsPort(t *testing.T) {
 	b.must("vm", "create", "other")
 	port := `for d in /sys/class/virtio-ports/*; do [ "$(cat $d/name)" = banger.agent ] && echo /dev/${d##*/}; done`
 	// It stops the agent, whose PID 1 would start it again, and keeps the port.
+	// Neither loop may say a word: their output has gone with the agent.
 	b.run("--timeout", "10s", "vm", "exec", "rogue", "--", "sh", "-c",
-		"p=$("+port+"); setsid sh -c \"while :; do cat /dev/zero > $p; done\" & while :; do killall -9 banger-agent; done")
+		"p=$("+port+"); exec >/dev/null 2>&1; setsid sh -c \"while :; do cat /dev/zero > $p; done\" & while :; do killall -9 banger-agent; done")
 	start := time.Now()
 	r := b.run("--timeout", "60s", "vm", "exec", "rogue", "--", "true")
 	if took := time.Since(start); took > 40*time.Second || r.code != 125 && r.code != 0 {
@@ -108,6 +111,53 @@ func TestSocketRemoved(t *testing.T) {
 	}
 }
 
+// An agent that stands still does not look like a hang: who waits for it is
+// told, others are refused, and what waited goes on when it answers again.
+func TestAgentStandsStill(t *testing.T) {
+	b := newBed(t)
+	b.must("vm", "create", "web")
+	c := b.cmd("vm", "exec", "web", "--", "sh", "-c",
+		"setsid sh -c 'killall -STOP banger-agent; sleep 14; killall -CONT banger-agent' >/dev/null 2>&1 & sleep 16; echo done")
+	errs, err := c.StderrPipe()
+	must(t, err)
+	out, err := c.StdoutPipe()
+	must(t, err)
+	must(t, c.Start())
+	lines := bufio.NewReader(errs)
+	for _, want := range []string{"the agent of machine \"web\" does not answer", "answers again"} {
+		line, err := lines.ReadString('\n')
+		if err != nil || !strings.Contains(line, want) {
+			t.Errorf("told %q, %v; want %q", line, err, want)
+		}
+		if strings.Contains(want, "not") {
+			start := time.Now()
+			b.wants(125, "", "vm restart web\n", "vm", "exec", "web", "--", "true")
+			if took := time.Since(start); took > 2*time.Second {
+				t.Errorf("refused after %s", took)
+			}
+		}
+	}
+	text, err := io.ReadAll(out)
+	if err = errors.Join(err, c.Wait()); err != nil || string(text) != "done\n" {
+		t.Errorf("the command wrote %q, %v", text, err)
+	}
+}
+
+// An agent that is gone and says nothing is given up in the end, and so is the
+// command that waits for it; a restart mends the machine.
+func TestAgentGone(t *testing.T) {
+	b := newBed(t)
+	b.must("vm", "create", "web")
+	start := time.Now()
+	b.wants(125, "", "the command may have run", "vm", "exec", "web", "--", "sh", "-c",
+		"exec >/dev/null 2>&1; setsid sh -c 'while :; do killall -9 banger-agent; done' & sleep 1000")
+	if took := time.Since(start); took > time.Minute {
+		t.Errorf("told after %s", took)
+	}
+	b.must("vm", "restart", "web")
+	b.wants(0, "here\n", "", "vm", "exec", "web", "--", "echo", "here")
+}
+
 // A VMM that stands still does not look like a hang: those who wait for its
 // guest are told, others are refused, and it can be killed.
 func TestVMMStandsStill(t *testing.T) {
@@ -117,10 +167,22 @@ func TestVMMStandsStill(t *testing.T) {
 	errs, err := c.StderrPipe()
 	must(t, err)
 	must(t, c.Start())
+	cp := b.cmd("-q", "vm", "cp", "-", "web:file")
+	in, err := cp.StdinPipe() // whose end does not come
+	must(t, err)
+	defer in.Close()
+	cpErrs, err := cp.StderrPipe()
+	must(t, err)
+	must(t, cp.Start())
+	b.eventually("the copy has begun", 10*time.Second, func() bool {
+		return b.run("vm", "exec", "web", "--", "sh", "-c", "ls -a | grep -q part").code == 0
+	})
 	must(t, syscall.Kill(b.vmmPID("web"), syscall.SIGSTOP))
-	line, err := bufio.NewReader(errs).ReadString('\n')
-	if err != nil || !strings.Contains(line, "does not answer") {
-		t.Errorf("told %q, %v", line, err)
+	for who, r := range map[string]io.Reader{"exec": errs, "cp": cpErrs} {
+		line, err := bufio.NewReader(r).ReadString('\n')
+		if err != nil || !strings.Contains(line, "does not answer") {
+			t.Errorf("%s was told %q, %v", who, line, err)
+		}
 	}
 	start := time.Now()
 	b.wants(125, "", "hint: ", "vm", "exec", "web", "--", "true")
@@ -128,5 +190,5 @@ func TestVMMStandsStill(t *testing.T) {
 		t.Errorf("refused after %s", took)
 	}
 	b.must("vm", "kill", "web")
-	_ = c.Wait()
+	_, _ = c.Wait(), cp.Wait()
 }

@@ -26,7 +26,7 @@ import (
 type Dialer struct {
 	Host *vmmtest.Host
 	Fail func(op string) error // asked before and after each operation; may be nil
-	// Silent agents are waited for; may be nil.
+	// Silent agents do not answer; may be nil.
 	Silent *atomic.Bool
 }
 
@@ -137,9 +137,24 @@ func (d Dialer) serve(s vmm.Spec, token string, c net.Conn) error {
 	go func() {
 		defer cancel()
 		// That the host went away is what ends it.
-		_ = srv.ServeStream(ctx, c)
+		_ = srv.ServeStream(ctx, gated{c, ctx, d})
 	}()
 	return nil
+}
+
+// gated is a connection on which a silent agent hears nothing.
+type gated struct {
+	net.Conn
+	ctx context.Context
+	d   Dialer
+}
+
+func (g gated) Read(b []byte) (int, error) {
+	n, err := g.Conn.Read(b)
+	if werr := g.d.awaitWord(g.ctx); err == nil && werr != nil {
+		return 0, werr
+	}
+	return n, err
 }
 
 // bundle returns what [Boot] wrote for a machine.
