@@ -3816,6 +3816,7 @@ func (x *CopyIn) GetCopy() *wire.CopyStart {
 type CopyResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Copy          *wire.CopyResponse     `protobuf:"bytes,1,opt,name=copy,proto3" json:"copy,omitempty"`
+	Notice        string                 `protobuf:"bytes,2,opt,name=notice,proto3" json:"notice,omitempty"` // alone: the machine was paused, or goes on: for people
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3855,6 +3856,13 @@ func (x *CopyResponse) GetCopy() *wire.CopyResponse {
 		return x.Copy
 	}
 	return nil
+}
+
+func (x *CopyResponse) GetNotice() string {
+	if x != nil {
+		return x.Notice
+	}
+	return ""
 }
 
 var File_banger_api_v1_api_proto protoreflect.FileDescriptor
@@ -4122,9 +4130,10 @@ const file_banger_api_v1_api_proto_rawDesc = "" +
 	"\x03msg\"H\n" +
 	"\x06CopyIn\x12\x0e\n" +
 	"\x02vm\x18\x01 \x01(\tR\x02vm\x12.\n" +
-	"\x04copy\x18\x02 \x01(\v2\x1a.banger.agent.v1.CopyStartR\x04copy\"A\n" +
+	"\x04copy\x18\x02 \x01(\v2\x1a.banger.agent.v1.CopyStartR\x04copy\"Y\n" +
 	"\fCopyResponse\x121\n" +
-	"\x04copy\x18\x01 \x01(\v2\x1d.banger.agent.v1.CopyResponseR\x04copy2\x8b\a\n" +
+	"\x04copy\x18\x01 \x01(\v2\x1d.banger.agent.v1.CopyResponseR\x04copy\x12\x16\n" +
+	"\x06notice\x18\x02 \x01(\tR\x06notice2\x8b\a\n" +
 	"\tVMService\x12@\n" +
 	"\x03Run\x12\x19.banger.api.v1.RunRequest\x1a\x1a.banger.api.v1.RunResponse(\x010\x01\x12C\n" +
 	"\x04Exec\x12\x1a.banger.api.v1.ExecRequest\x1a\x1b.banger.api.v1.ExecResponse(\x010\x01\x12G\n" +

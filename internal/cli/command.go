@@ -269,9 +269,9 @@ func (c *call) whetherRun(ctx context.Context, err error) error {
 	switch ready := c.vm != nil || !c.makes; {
 	case silent || isOutput(err) || errkind.Of(err) == errkind.Usage:
 		return err
-	case lost, ours && (c.started || ready):
+	case lost, ours && ready:
 		return fmt.Errorf("%w; the command may have run", err)
-	case !c.started:
+	case !ready:
 		return fmt.Errorf("%w; the command did not run", err)
 	}
 	return err

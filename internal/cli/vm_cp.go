@@ -226,7 +226,7 @@ func (c *copying) push(ctx context.Context) error {
 	}
 	defer cl.Close()
 	c.progress.stage(c.stage)
-	p := client.Push{VM: c.vm, Target: c.target, Names: c.names, Resume: c.resume}
+	p := client.Push{VM: c.vm, Target: c.target, Names: c.names, Resume: c.resume, Notice: c.notice}
 	return cl.Push(ctx, p, func(ctx context.Context, out transfer.Out) error {
 		o := transfer.SendOptions{Resume: c.resume, Progress: c.tellProgress, Skipped: c.skip}
 		if c.streams() {
@@ -269,8 +269,11 @@ func (c *copying) pull(ctx context.Context) (err error) {
 	}
 	defer cl.Close()
 	c.progress.stage(c.stage)
-	return cl.Pull(ctx, c.vm, c.sources, c.resume, to)
+	return cl.Pull(ctx, client.Pull{VM: c.vm, Sources: c.sources, Resume: c.resume, Notice: c.notice}, to)
 }
+
+// notice tells what the daemon has to say of the machine.
+func (c *copying) notice(line string) { c.warn("%s", line) }
 
 // endOf closes a receiver. What is not whole stays if it can be gone on with.
 func (c *copying) endOf(r *transfer.Receiver, err error) error {

@@ -26,6 +26,15 @@ type Push struct {
 	Target string   // a path in the guest
 	Names  []string // see [transfer.ReceiveOptions]
 	Resume bool
+	Notice func(string) // is told lines for people about the machine
+}
+
+// Pull says where a copy out of a machine comes from.
+type Pull struct {
+	VM      string
+	Sources []string // paths in the guest
+	Resume  bool
+	Notice  func(string) // as that of Push
 }
 
 // Push copies into a running machine what send sends, which is one of package
@@ -34,7 +43,7 @@ type Push struct {
 // kind that says what is in the way.
 func (c *Client) Push(ctx context.Context, p Push, send func(context.Context, transfer.Out) error) error {
 	start := &wire.CopyStart{Target: []byte(p.Target), Names: raw(p.Names), Resume: p.Resume}
-	st, err := c.copy(ctx, p.VM, start)
+	st, err := c.copy(ctx, p.VM, start, p.Notice)
 	if err != nil {
 		return err
 	}
@@ -61,8 +70,8 @@ type Taker interface {
 
 // Pull copies files out of a running machine: to takes them. The error is to's
 // own, or as that of [Client.Push].
-func (c *Client) Pull(ctx context.Context, vm string, sources []string, resume bool, to Taker) error {
-	st, err := c.copy(ctx, vm, &wire.CopyStart{Sources: raw(sources), Resume: resume})
+func (c *Client) Pull(ctx context.Context, p Pull, to Taker) error {
+	st, err := c.copy(ctx, p.VM, &wire.CopyStart{Sources: raw(p.Sources), Resume: p.Resume}, p.Notice)
 	if err != nil {
 		return err
 	}
@@ -109,11 +118,12 @@ type copying struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	s      *connect.BidiStreamForClient[api.CopyRequest, api.CopyResponse]
+	notice func(string)
 }
 
-func (c *Client) copy(ctx context.Context, vm string, start *wire.CopyStart) (*copying, error) {
+func (c *Client) copy(ctx context.Context, vm string, start *wire.CopyStart, notice func(string)) (*copying, error) {
 	ctx, cancel := context.WithCancel(ctx)
-	st := &copying{ctx: ctx, cancel: cancel, s: c.VM.Copy(ctx)}
+	st := &copying{ctx: ctx, cancel: cancel, s: c.VM.Copy(ctx), notice: notice}
 	first := &api.CopyIn{Vm: vm, Copy: start}
 	if err := st.s.Send(&api.CopyRequest{Msg: &api.CopyRequest_Start{Start: first}}); err != nil {
 		err = notSent(err, st.s)
@@ -132,9 +142,13 @@ func (st *copying) send(r *wire.CopyRequest) error {
 	return st.s.Send(&api.CopyRequest{Msg: &api.CopyRequest_Copy{Copy: r}})
 }
 
-// receive returns the next response that is not a failure.
+// receive returns the next response that is not a failure, and hands out
+// notices.
 func (st *copying) receive() (*wire.CopyResponse, error) {
 	resp, err := st.s.Receive()
+	for ; err == nil && resp.GetNotice() != ""; resp, err = st.s.Receive() {
+		st.notice(resp.GetNotice())
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -101,6 +102,8 @@ var answers = map[string]struct {
 	"agent lost":     {responses: []*api.CopyResponse{longFile}, err: errors.New("lost the agent"), kind: errkind.Internal, interrupted: true},
 }
 
+var pullF = Pull{VM: "web", Sources: []string{"/f"}}
+
 func TestCopyAnswers(t *testing.T) {
 	for name, want := range answers {
 		t.Run(name, func(t *testing.T) {
@@ -133,7 +136,7 @@ func TestCopyAnswers(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			check("pull", c.Pull(ctx, "web", []string{"/f"}, false, r), want.pulled)
+			check("pull", c.Pull(ctx, pullF, r), want.pulled)
 			if err := r.Discard(); err != nil {
 				t.Error(err)
 			}
@@ -172,7 +175,7 @@ func TestPullCalledOff(t *testing.T) {
 	defer c.Close()
 	calledOff := errors.New("called off")
 	ctx, cancel := context.WithCancelCause(t.Context())
-	err := c.Pull(ctx, "web", []string{"/f"}, false, waiter{func() { cancel(calledOff) }})
+	err := c.Pull(ctx, pullF, waiter{func() { cancel(calledOff) }})
 	if !errors.Is(err, ErrInterrupted) || !errors.Is(err, calledOff) {
 		t.Errorf("called off: %v", err)
 	}
@@ -189,7 +192,7 @@ func TestPullRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Pull(t.Context(), "web", []string{"/f"}, false, r); !errors.Is(err, transfer.ErrInvalid) || errors.Is(err, ErrInterrupted) {
+	if err := c.Pull(t.Context(), pullF, r); !errors.Is(err, transfer.ErrInvalid) || errors.Is(err, ErrInterrupted) {
 		t.Error(err)
 	}
 	if left, _ := os.ReadDir(dir); len(left) > 0 {
@@ -233,5 +236,30 @@ func TestPushOwnError(t *testing.T) {
 	time.AfterFunc(50*time.Millisecond, func() { cancel(why) })
 	if err := push(ctx, "/proc/self/status"); !errors.Is(err, why) || !errors.Is(err, ErrInterrupted) {
 		t.Error(err)
+	}
+}
+
+// What there is to tell of the machine is told, and is no part of the copy.
+func TestCopyNotices(t *testing.T) {
+	c := copyClient(t, func(st *connect.BidiStream[api.CopyRequest, api.CopyResponse]) error {
+		notice := func(line string) error { return st.Send(&api.CopyResponse{Notice: line}) }
+		return errors.Join(notice("paused"), st.Send(longFile), notice("goes on"))
+	})
+	defer c.Close()
+	var told []string
+	p := pullF
+	p.Notice = func(line string) { told = append(told, line) }
+	r, err := transfer.NewReceiver(filepath.Join(t.TempDir(), "dst"), transfer.ReceiveOptions{Names: []string{"f"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Pull(t.Context(), p, r); !errors.Is(err, ErrInterrupted) {
+		t.Errorf("a copy without its end: %v", err)
+	}
+	if err := r.Discard(); err != nil {
+		t.Error(err)
+	}
+	if want := []string{"paused", "goes on"}; !slices.Equal(told, want) {
+		t.Errorf("told %q, want %q", told, want)
 	}
 }

@@ -21,26 +21,27 @@ func (s *Server) Copy(ctx context.Context, stream *connect.BidiStream[api.CopyRe
 	if in.GetCopy() == nil {
 		return errkind.New(errkind.Usage, "the first message of a copy must name the machine and what to do")
 	}
-	v, err := s.m.Resolve(ctx, in.Vm)
+	t, err := s.reachByName(ctx, in.Vm)
 	if err != nil {
 		return err
 	}
-	a, err := s.m.Agent(ctx, v.ID)
-	if err != nil {
-		return err
+	to := caller[wire.CopyResponse]{
+		send:   func(resp *wire.CopyResponse) error { return stream.Send(&api.CopyResponse{Copy: resp}) },
+		notice: func(line string) error { return stream.Send(&api.CopyResponse{Notice: line}) },
 	}
-	gone := s.m.Gone(v.ID)
+	send, stop := to.withNotices(s.m.Notices(t.vm.ID))
+	defer stop()
 	return relay(ctx, way[wire.CopyRequest, wire.CopyResponse]{
-		open:  a.Copy,
+		open:  t.agent.Copy,
 		first: &wire.CopyRequest{Msg: &wire.CopyRequest_Start{Start: in.Copy}},
 		recv: func() (*wire.CopyRequest, error) {
 			req, err := stream.Receive()
 			return req.GetCopy(), err
 		},
 		passes: func(c *wire.CopyRequest) bool { return c != nil && c.GetStart() == nil }, // one start each
-		send:   func(resp *wire.CopyResponse) error { return stream.Send(&api.CopyResponse{Copy: resp}) },
+		send:   send,
 		broken: func(ctx context.Context, err error) error {
-			return s.brokenWhile(ctx, v, gone, err, "files were copied", "")
+			return s.broken(ctx, t, err, "files were copied", "")
 		},
 	})
 }

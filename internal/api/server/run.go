@@ -80,8 +80,8 @@ func (s *Server) runIn(ctx context.Context, v vm.VM, cmd *wire.ExecStart, stream
 			req, err := stream.Receive()
 			return req.GetExec(), err
 		},
-		caller{
-			exec: func(resp *wire.ExecResponse) error {
+		caller[wire.ExecResponse]{
+			send: func(resp *wire.ExecResponse) error {
 				return stream.Send(&api.RunResponse{Msg: &api.RunResponse_Exec{Exec: resp}})
 			},
 			notice: func(line string) error {

@@ -21,24 +21,21 @@ func (s *Server) Tunnel(ctx context.Context, stream *connect.BidiStream[api.Tunn
 	if in == nil {
 		return errkind.New(errkind.Usage, "the first message of a tunnel must name machine and target")
 	}
-	v, err := s.m.Resolve(ctx, in.Vm)
+	t, err := s.reachByName(ctx, in.Vm)
 	if err != nil {
 		return err
 	}
-	a, err := s.m.Agent(ctx, v.ID)
-	if err != nil {
-		return err
-	}
-	gone := s.m.Gone(v.ID)
 	return relay(ctx, way[wire.TunnelRequest, wire.TunnelResponse]{
-		open:  a.Tunnel,
+		open:  t.agent.Tunnel,
 		first: &wire.TunnelRequest{Msg: &wire.TunnelRequest_Target{Target: in.Target}},
 		recv: func() (*wire.TunnelRequest, error) {
 			req, err := stream.Receive()
 			return req.GetTunnel(), err
 		},
-		passes: func(t *wire.TunnelRequest) bool { return t != nil && t.GetTarget() == "" }, // one target each
+		passes: func(r *wire.TunnelRequest) bool { return r != nil && r.GetTarget() == "" }, // one target each
 		send:   func(resp *wire.TunnelResponse) error { return stream.Send(&api.TunnelResponse{Tunnel: resp}) },
-		broken: func(ctx context.Context, err error) error { return s.broken(ctx, v, gone, err) },
+		broken: func(ctx context.Context, err error) error {
+			return s.broken(ctx, t, err, "it was connected to", "")
+		},
 	})
 }
