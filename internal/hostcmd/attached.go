@@ -6,12 +6,13 @@ import (
 	"fmt"
 	"io"
 	"os/exec"
+	"runtime"
 	"syscall"
 )
 
 // Attached is a program that takes the caller's place for a while: it has the
 // caller's streams, terminal and process group, so that keys such as Ctrl-C are
-// its own.
+// its own. It dies with the caller.
 type Attached struct {
 	Argv           []string // Argv[0] is looked up in PATH
 	Env            []string // all of it
@@ -33,6 +34,10 @@ func (a Attached) Run(ctx context.Context) (code int, err error) {
 	cmd.Env, cmd.Stdin, cmd.Stdout, cmd.Stderr = a.Env, a.Stdin, a.Stdout, a.Stderr
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = killAfter
+	// Its parent, as the kernel counts, is the thread that starts it.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 	err = cmd.Run()
 	if err != nil && ctx.Err() != nil {
 		return 0, context.Cause(ctx)

@@ -13,14 +13,27 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A tied program dies with whoever started it, even by SIGKILL.
+// A tied program and an attached one die with whoever started them, even by
+// SIGKILL.
 func TestTied(t *testing.T) {
-	if os.Getenv("HOSTCMD_TIED") != "" {
-		_, err := Cmd{Argv: []string{"sh", "-c", "echo $$; exec sleep 60"}, Stdout: os.Stdout, Tied: true}.Run(context.Background())
-		t.Fatal("it ended by itself: ", err)
+	argv := []string{"sh", "-c", "echo $$; exec sleep 60"}
+	var err error
+	switch os.Getenv("HOSTCMD_TIED") {
+	case "tied":
+		_, err = Cmd{Argv: argv, Stdout: os.Stdout, Tied: true}.Run(context.Background())
+	case "attached":
+		_, err = Attached{Argv: argv, Env: Env(), Stdout: os.Stdout}.Run(context.Background())
+	default:
+		t.Run("tied", func(t *testing.T) { testDiesWith(t, "tied") })
+		t.Run("attached", func(t *testing.T) { testDiesWith(t, "attached") })
+		return
 	}
+	t.Fatal("it ended by itself: ", err)
+}
+
+func testDiesWith(t *testing.T, how string) {
 	parent := exec.Command(os.Args[0], "-test.run=^TestTied$")
-	parent.Env = append(os.Environ(), "HOSTCMD_TIED=1")
+	parent.Env = append(os.Environ(), "HOSTCMD_TIED="+how)
 	out, err := parent.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
