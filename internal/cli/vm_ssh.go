@@ -123,6 +123,9 @@ func notRunning(v *api.VM) error {
 	if v.GetStateReason() != "" {
 		state += ": " + v.GetStateReason()
 	}
+	if v.GetState() == "paused" {
+		return errkind.New(errkind.Conflict, "machine %q is %s", v.GetName(), state)
+	}
 	err := errkind.New(errkind.Conflict, "machine %q is not running (%s)", v.GetName(), state)
 	if v.GetState() == "stopped" || v.GetState() == "created" {
 		err = errkind.WithHint(err, "banger vm start "+v.GetName())

@@ -64,6 +64,7 @@ func TestGuestFillsTheHostsDisk(t *testing.T) {
 	}
 	start := time.Now()
 	b.wants(125, "", "is paused: the host's disk is full", "vm", "exec", "writer", "--", "true")
+	b.wants(125, "", "is paused: the host's disk is full", "vm", "ssh", "writer", "--", "true")
 	b.wants(4, "", "has not written", "vm", "stop", "writer")
 	if took := time.Since(start); took > 5*time.Second {
 		t.Errorf("refusing took %s", took)
