@@ -1,8 +1,9 @@
 package sshkey
 
 import (
+	"errors"
 	"fmt"
-	"maps"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -22,14 +23,18 @@ const knownHostsHead = "# The host keys of banger's machines. The daemon rewrite
 type KnownHosts struct {
 	path string
 
-	mu    sync.Mutex        // one write of the file at a time
-	lines map[string]string // by id; guarded by mu
+	mu    sync.Mutex // one write of the file at a time
+	lines []known    // guarded by mu
+	whole bool       // the file holds them, and no others; guarded by mu
 }
+
+// known is the line of one machine.
+type known struct{ id, line string }
 
 // NewKnownHosts returns the file at path, about which nothing is known and
 // which is left alone until [KnownHosts.Write].
 func NewKnownHosts(path string) *KnownHosts {
-	return &KnownHosts{path: path, lines: make(map[string]string)}
+	return &KnownHosts{path: path}
 }
 
 // A Host is a machine as clients know it.
@@ -41,13 +46,13 @@ type Host struct {
 
 // Write makes the file hold the given machines and no others, whatever it held.
 func (k *KnownHosts) Write(hosts []Host) error {
-	lines := make(map[string]string, len(hosts))
+	lines := make([]known, 0, len(hosts))
 	for _, h := range hosts {
 		line, err := h.line()
 		if err != nil {
 			return err
 		}
-		lines[h.ID] = line
+		lines = append(lines, known{h.ID, line})
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -64,10 +69,18 @@ func (k *KnownHosts) Add(h Host) error {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.lines[h.ID] == line {
+	i := k.index(h.ID)
+	switch {
+	case i < 0:
+		k.lines = append(k.lines, known{h.ID, line})
+		if k.whole && k.append(line) == nil {
+			return nil // however many there are
+		}
+	case k.lines[i].line == line:
 		return nil
+	default:
+		k.lines[i].line = line
 	}
-	k.lines[h.ID] = line
 	return k.write()
 }
 
@@ -76,22 +89,41 @@ func (k *KnownHosts) Add(h Host) error {
 func (k *KnownHosts) Remove(id string) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if _, ok := k.lines[id]; !ok {
+	i := k.index(id)
+	if i < 0 {
 		return nil
 	}
-	delete(k.lines, id)
+	k.lines = slices.Delete(k.lines, i, i+1)
 	return k.write()
+}
+
+// index returns where the machine's line is, -1 if there is none.
+// Preconditions: k.mu is held.
+func (k *KnownHosts) index(id string) int {
+	return slices.IndexFunc(k.lines, func(l known) bool { return l.id == id })
+}
+
+// append adds one line to the file. If it fails, part of the line may stand
+// there. Preconditions: k.mu is held.
+func (k *KnownHosts) append(line string) error {
+	f, err := os.OpenFile(k.path, os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(line)
+	return errors.Join(err, f.Close())
 }
 
 // write writes the file. Preconditions: k.mu is held.
 func (k *KnownHosts) write() error {
-	var text strings.Builder
-	text.WriteString(knownHostsHead)
-	for _, line := range slices.Sorted(maps.Values(k.lines)) {
-		text.WriteString(line)
+	text := []byte(knownHostsHead)
+	for _, l := range k.lines {
+		text = append(text, l.line...)
 	}
 	// Not synced: the next daemon writes it anew.
-	if err := atomicfile.Replace(k.path, []byte(text.String()), 0o644); err != nil {
+	err := atomicfile.Replace(k.path, text, 0o644)
+	k.whole = err == nil
+	if err != nil {
 		return fmt.Errorf("write known hosts: %w", err)
 	}
 	return nil

@@ -98,11 +98,26 @@ func TestKnownHostsConcurrently(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "later")
 	path := filepath.Join(dir, "known_hosts")
 	k := NewKnownHosts(path)
+	if err := os.Mkdir(dir, 0o711); err != nil {
+		t.Fatal(err)
+	}
+	if err := k.Write(nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(dir, dir+"-away"); err != nil {
+		t.Fatal(err)
+	}
 	if err := k.Add(host(100)); err == nil {
 		t.Fatal("written into no directory")
 	}
-	if err := os.Mkdir(dir, 0o711); err != nil {
+	if err := os.Rename(dir+"-away", dir); err != nil {
 		t.Fatal(err)
+	}
+	if err := k.Add(host(101)); err != nil {
+		t.Fatal(err)
+	}
+	if text := fileOf(t, path); !strings.Contains(text, "m100.vm ") || !strings.Contains(text, "m101.vm ") {
+		t.Errorf("after a failure the file holds\n%s", text)
 	}
 	var wg sync.WaitGroup
 	for n := range 20 {
