@@ -120,8 +120,8 @@ func (m *Manager) complete(ctx context.Context, r Request) (vm.Spec, error) {
 			return s, err
 		}
 		// Told before an image is built for nothing; the store has the last
-		// word. A name may look like the beginning of another machine's id.
-		if v, err := m.d.Records.Resolve(ctx, r.Name); err == nil && v.Name == r.Name {
+		// word.
+		if taken, err := m.d.Records.HasName(ctx, r.Name); err == nil && taken {
 			return s, errkind.WithHint(errkind.New(errkind.Conflict, "machine %q exists already", r.Name),
 				"banger vm show "+r.Name, "banger vm delete "+r.Name)
 		}

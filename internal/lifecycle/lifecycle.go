@@ -28,6 +28,8 @@ type Records interface {
 	Get(ctx context.Context, id vm.ID) (vm.VM, error)
 	// Resolve finds a machine by name or by an unambiguous prefix of its id.
 	Resolve(ctx context.Context, ref string) (vm.VM, error)
+	// HasName reports whether a machine has this name.
+	HasName(ctx context.Context, name string) (bool, error)
 	List(ctx context.Context) ([]vm.VM, error)
 	// Change checks and records one step in a machine's life.
 	Change(ctx context.Context, id vm.ID, c vm.Change) (vm.VM, error)

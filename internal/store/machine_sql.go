@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"time"
 
@@ -92,32 +93,37 @@ func machineNames(ctx context.Context, tx tx) (names []string, err error) {
 	return names, rows.Err()
 }
 
-// freeUID returns the lowest user id of a range that no machine has.
+// freeUID returns a user id of a range that no machine has.
 func freeUID(ctx context.Context, tx tx, r vm.UIDRange) (uint32, error) {
-	var uid sql.NullInt64
-	err := tx.QueryRowContext(ctx, `
-		SELECT min(n) FROM (
-			SELECT ?1 AS n
-			UNION ALL SELECT uid + 1 FROM machines WHERE uid >= ?1
-		) WHERE n < ?1 + ?2 AND n NOT IN (SELECT uid FROM machines)`,
-		int64(r.Base), int64(r.Count)).Scan(&uid)
-	if err == nil && !uid.Valid {
+	uid, err := freeNumber(ctx, tx, "uid", int64(r.Base), int64(r.Count))
+	if errors.Is(err, sql.ErrNoRows) {
 		err = errkind.WithHint(
 			errkind.New(errkind.Host, "each of the %d user ids from %d on is a machine's: delete one, or set uid_count in config.toml higher", r.Count, r.Base),
 			"banger vm list --all")
 	}
-	return uint32(uid.Int64), err
+	return uid, err
 }
 
-// freeCID returns the lowest vsock address that no machine has; those up to 2
-// have a meaning of their own (vsock(7)).
-func freeCID(ctx context.Context, tx tx) (cid uint32, err error) {
-	err = tx.QueryRowContext(ctx, `
-		SELECT min(n) FROM (
-			SELECT 3 AS n
-			UNION ALL SELECT vsock_cid + 1 FROM machines
-		) WHERE n NOT IN (SELECT vsock_cid FROM machines)`).Scan(&cid)
-	return cid, err
+// freeCID returns a vsock address that no machine has; those up to 2 have a
+// meaning of their own, as has the highest (vsock(7)).
+func freeCID(ctx context.Context, tx tx) (uint32, error) {
+	return freeNumber(ctx, tx, "vsock_cid", 3, math.MaxUint32-3)
+}
+
+// freeNumber returns one of count numbers from first on that no machine has in
+// a column: the one after the highest, or where that is the last, the lowest.
+// sql.ErrNoRows: there is none.
+func freeNumber(ctx context.Context, tx tx, column string, first, count int64) (n uint32, err error) {
+	err = tx.QueryRowContext(ctx, fmt.Sprintf(`
+		SELECT ifnull((SELECT %[1]s + 1 FROM machines WHERE %[1]s >= ?1 AND %[1]s < ?2 ORDER BY %[1]s DESC LIMIT 1), ?1) AS n
+		WHERE n < ?2`, column), first, first+count).Scan(&n)
+	if !errors.Is(err, sql.ErrNoRows) {
+		return n, err
+	}
+	err = tx.QueryRowContext(ctx, fmt.Sprintf(`
+		SELECT n FROM (SELECT ?1 AS n UNION ALL SELECT %[1]s + 1 FROM machines WHERE %[1]s >= ?1)
+		WHERE n < ?2 AND n NOT IN (SELECT %[1]s FROM machines) ORDER BY n LIMIT 1`, column), first, first+count).Scan(&n)
+	return n, err
 }
 
 func queryMachines(ctx context.Context, tx tx, query string, args ...any) ([]vm.VM, error) {

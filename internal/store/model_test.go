@@ -2,6 +2,7 @@ package store
 
 import (
 	"cmp"
+	"math"
 	"net/netip"
 	"slices"
 	"strings"
@@ -117,8 +118,8 @@ func (d *model) create(t *rapid.T) {
 		t.Fatalf("asked for %s, got %s", v.ID, got.ID)
 	}
 	v.ID, v.CreatedAt = got.ID, d.now
-	v.UID = d.lowest(5000, func(v vm.VM) uint32 { return v.UID })
-	v.VsockCID = d.lowest(3, func(v vm.VM) uint32 { return v.VsockCID })
+	v.UID = d.free(5000, 5006, func(v vm.VM) uint32 { return v.UID })
+	v.VsockCID = d.free(3, math.MaxUint32, func(v vm.VM) uint32 { return v.VsockCID })
 	v.GuestIP = got.GuestIP // check says whether that can be
 	d.m[v.ID] = v
 }
@@ -241,13 +242,23 @@ func (d *model) named(name string) vm.ID {
 	return ""
 }
 
-func (d *model) lowest(from uint32, of func(vm.VM) uint32) uint32 {
+// free is a number from first on, and below end, that no machine has: the one
+// after the highest, or else the lowest.
+func (d *model) free(first, end uint32, of func(vm.VM) uint32) uint32 {
 	taken := make(map[uint32]bool)
+	next := first
 	for _, v := range d.m {
-		taken[of(v)] = true
+		n := of(v)
+		taken[n] = true
+		if n >= first && n < end {
+			next = max(next, n+1)
+		}
 	}
-	for taken[from] {
-		from++
+	if next < end {
+		return next
 	}
-	return from
+	for next = first; taken[next]; {
+		next++
+	}
+	return next
 }

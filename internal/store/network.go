@@ -185,6 +185,7 @@ func freeAddress(ctx context.Context, tx tx) (string, error) {
 }
 
 func addressTaken(ctx context.Context, tx tx, ip string) (taken bool, err error) {
-	err = tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM machines WHERE guest_ip = ?)`, ip).Scan(&taken)
+	// The second condition lets it use the index, which has the same.
+	err = tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM machines WHERE guest_ip = ? AND guest_ip <> '')`, ip).Scan(&taken)
 	return taken, err
 }

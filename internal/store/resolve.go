@@ -38,6 +38,14 @@ func (s *Store) Resolve(ctx context.Context, ref string) (v vm.VM, err error) {
 	return v, err
 }
 
+// HasName reports whether a machine has this name.
+func (s *Store) HasName(ctx context.Context, name string) (has bool, err error) {
+	err = s.view(ctx, "HasName", func(tx tx) error {
+		return tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM machines WHERE name = ?)`, name).Scan(&has)
+	})
+	return has, err
+}
+
 // ambiguous is the error for a prefix that several machines share.
 func ambiguous(prefix string, vs []vm.VM) error {
 	var list []string

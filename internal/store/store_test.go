@@ -94,7 +94,9 @@ func TestCreate(t *testing.T) {
 	}
 }
 
-func TestCreateLowestFree(t *testing.T) {
+// A new machine gets the numbers after the highest, and where there is none
+// after it, the lowest that is free.
+func TestCreateFreeNumbers(t *testing.T) {
 	o := options()
 	o.UIDs = vm.UIDRange{Base: 7000, Count: 3}
 	s := newStore(t, o)
@@ -111,7 +113,7 @@ func TestCreateLowestFree(t *testing.T) {
 	if err := s.Delete(t.Context(), vs[1].ID); err != nil {
 		t.Fatal(err)
 	}
-	if v := mustCreate(t, s, machine("more")); v.UID != 7001 || v.VsockCID != 4 {
+	if v := mustCreate(t, s, machine("more")); v.UID != 7001 || v.VsockCID != 6 {
 		t.Errorf("it has uid %d, cid %d", v.UID, v.VsockCID)
 	}
 
@@ -241,6 +243,11 @@ func TestResolve(t *testing.T) {
 		v := machine(name)
 		v.ID = id
 		mustCreate(t, s, v)
+	}
+	for name, want := range map[string]bool{"web": true, "def00003": true, "abc00001": false, "": false} {
+		if has, err := s.HasName(t.Context(), name); has != want || err != nil {
+			t.Errorf("HasName(%q) = %t, %v", name, has, err)
+		}
 	}
 	tests := []struct {
 		ref  string

@@ -136,7 +136,7 @@ func copyRows(t *testing.T) []*row {
 func lifeRows(t *testing.T) []*row {
 	few, many := lifeOf(t, 10), lifeOf(t, 500)
 	a := &row{name: "create, start, stop, delete, fakes and the real store, 10 records", goal: within(20 * time.Millisecond), once: few}
-	return []*row{a, {name: "the same, 500 records", floor: a, goal: atMost(1.25), once: many}}
+	return []*row{a, {name: "the same, 500 records", floor: a, goal: atMost(1.1), once: many}}
 }
 
 // lifeOf returns what lives one machine's life beside so many records, as a
