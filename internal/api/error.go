@@ -147,8 +147,11 @@ func lost(err error) error {
 	if errors.As(err, &ce) {
 		err = ce.Unwrap()
 	}
-	if errors.Is(err, io.ErrUnexpectedEOF) {
+	switch {
+	case errors.Is(err, io.ErrUnexpectedEOF):
 		err = io.ErrUnexpectedEOF // in the middle of a message
+	case strings.Contains(err.Error(), "GOAWAY"): // of an error type that net/http keeps to itself
+		err = errors.New("it was stopped")
 	}
 	return errkind.Wrap(errkind.Internal, &lostError{err})
 }

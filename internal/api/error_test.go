@@ -71,6 +71,10 @@ func TestFromConnectWithoutDetail(t *testing.T) {
 			t.Errorf("FromConnect(%v) = %v, want %v", tt.err, got, tt.want)
 		}
 	}
+	goAway := connect.NewError(connect.CodeUnavailable, errors.New("http2: server sent GOAWAY and closed the connection; LastStreamID=3, ErrCode=NO_ERROR"))
+	if got := FromConnect(t.Context(), goAway); got == nil || got.Error() != "the daemon went away (it was stopped)" {
+		t.Errorf("a daemon that was stopped: %v", got)
+	}
 	told := errkind.New(errkind.Conflict, "taken")
 	if got := FromConnect(ended, ToConnect(told)); errkind.Of(got) != errkind.Conflict {
 		t.Errorf("what the daemon said before the caller's end became %v", got)

@@ -165,14 +165,14 @@ func (m *Manager) endpoint(ctx context.Context, l *live) (guest.Endpoint, error)
 }
 
 // bootError tells why a machine ended before its agent answered.
-func (m *Manager) bootError(l *live) error {
-	tail := quoteConsole(m.consoleTail(l.v, consoleLines))
+func (m *Manager) bootError(l *live, console int64) error {
+	tail := quoteConsole(m.consoleTail(l.v, console, consoleLines))
 	return hintLogs(fmt.Errorf("%s before it was ready%s", l.exit().Reason(), tail), l.v)
 }
 
 // silentError tells that a machine runs but its agent did not answer.
-func (m *Manager) silentError(l *live, limit time.Duration) error {
-	err := errkind.New(errkind.Timeout, "the guest's agent did not answer within %s%s", limit, quoteConsole(m.consoleTail(l.v, consoleLines)))
+func (m *Manager) silentError(l *live, console int64, limit time.Duration) error {
+	err := errkind.New(errkind.Timeout, "the guest's agent did not answer within %s%s", limit, quoteConsole(m.consoleTail(l.v, console, consoleLines)))
 	return hintLogs(err, l.v)
 }
 

@@ -62,8 +62,23 @@ func trimConsole(path string, limit int64) error {
 	return err
 }
 
-// consoleTail returns the last n lines of a machine's console, printable.
-func (m *Manager) consoleTail(v vm.VM, n int) string {
+// consoleSize is how much a console's log holds, in bytes.
+func (m *Manager) consoleSize(v vm.VM) int64 {
+	f, err := openConsole(m.paths(v).ConsoleLog())
+	if err != nil {
+		return 0 // there is none yet
+	}
+	defer f.Close()
+	fi, err := f.Stat()
+	if err != nil {
+		return 0
+	}
+	return fi.Size()
+}
+
+// consoleTail returns the last n lines of a machine's console from an offset
+// on, printable.
+func (m *Manager) consoleTail(v vm.VM, from int64, n int) string {
 	f, err := openConsole(m.paths(v).ConsoleLog())
 	if err != nil {
 		return ""
@@ -73,7 +88,7 @@ func (m *Manager) consoleTail(v vm.VM, n int) string {
 	if err != nil {
 		return ""
 	}
-	text, err := io.ReadAll(io.LimitReader(io.NewSectionReader(f, off, 1<<20), 16<<10))
+	text, err := io.ReadAll(io.LimitReader(io.NewSectionReader(f, max(off, from), 1<<20), 16<<10))
 	if err != nil {
 		return ""
 	}

@@ -178,12 +178,14 @@ func (m *Manager) checkSizes(s vm.Spec) error {
 	switch {
 	case s.VCPUs < 1 || s.VCPUs > cpus:
 		return errkind.New(errkind.Usage, "%d virtual CPUs: it takes 1 to %d, as many as the host has", s.VCPUs, cpus)
-	case s.MemoryBytes%(1<<20) != 0 || s.DiskBytes%(1<<20) != 0:
-		return errkind.New(errkind.Usage, "memory and work disk take whole megabytes")
 	case s.MemoryBytes < 64<<20 || s.MemoryBytes > mem:
 		return errkind.New(errkind.Usage, "memory of %s: it takes 64M to %s, as much as the host has", size(s.MemoryBytes), size(mem>>20<<20))
 	case s.DiskBytes < 16<<20 || s.DiskBytes > total:
 		return errkind.New(errkind.Usage, "work disk of %s: it takes 16M to %s, the size of the file system under %s", size(s.DiskBytes), size(total>>20<<20), m.d.Paths.State)
+	case s.MemoryBytes%(1<<20) != 0:
+		return errkind.New(errkind.Usage, "memory of %d bytes: it takes whole megabytes", s.MemoryBytes)
+	case s.DiskBytes%(1<<20) != 0:
+		return errkind.New(errkind.Usage, "work disk of %d bytes: it takes whole megabytes", s.DiskBytes)
 	case free < config.MinFree:
 		return errkind.WithHint(errkind.New(errkind.Host, "%s has %s left, and a machine takes at least %s", m.d.Paths.State, size(free>>20<<20), size(config.MinFree)),
 			"df -h "+m.d.Paths.State)

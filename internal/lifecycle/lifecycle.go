@@ -105,6 +105,8 @@ type Manager struct {
 	log   *slog.Logger
 	locks keylock.Set[vm.ID]
 
+	restarts keylock.Set[vm.ID] // held for a whole restart; before locks
+
 	ctx    context.Context // of everything that watches; ended by Close
 	cancel context.CancelFunc
 	wg     sync.WaitGroup

@@ -207,7 +207,7 @@ func (m *Manager) readopt(ctx context.Context, v vm.VM) error {
 func (m *Manager) goOn(ctx context.Context, v vm.VM, why string) error {
 	err := m.readopt(ctx, v)
 	if err == nil {
-		err = m.firstContact(ctx, v)
+		err = m.firstContact(ctx, v, 0)
 	}
 	if err != nil {
 		if ctx.Err() != nil {

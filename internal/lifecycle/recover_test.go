@@ -235,3 +235,31 @@ func TestKillDoesNotWait(t *testing.T) {
 		}
 	}
 }
+
+// A boot that fails is told by what the guest said in it, not in the one before.
+func TestBootErrorQuotesThisBoot(t *testing.T) {
+	l := newLife(t)
+	v := l.create("web", false)
+	mustStart(t, l, v)
+	if _, err := l.Stop(context.Background(), v.ID, time.Second); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(l.paths.VM(string(v.ID)).ConsoleLog(), os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteString("the last boot's words\n"); err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	l.w.SetFail(func(op string) error {
+		if op == "before guest" {
+			l.w.VMM.Crash(string(v.ID))
+		}
+		return nil
+	})
+	_, err = l.Start(context.Background(), v.ID, nobody)
+	if err == nil || !strings.Contains(err.Error(), "its console ends:\nbooted") {
+		t.Errorf("Start = %v", err)
+	}
+}

@@ -28,7 +28,7 @@ func TestRefused(t *testing.T) {
 		{lifecycle.Request{Spec: vm.Spec{VCPUs: -1}}, errkind.Usage, "1 to 4"},
 		{lifecycle.Request{Spec: vm.Spec{MemoryBytes: 9 << 30}}, errkind.Usage, "64M to 8G"},
 		{lifecycle.Request{Spec: vm.Spec{MemoryBytes: -1 << 20}}, errkind.Usage, "64M to 8G"},
-		{lifecycle.Request{Spec: vm.Spec{MemoryBytes: 1<<30 + 1}}, errkind.Usage, "whole megabytes"},
+		{lifecycle.Request{Spec: vm.Spec{MemoryBytes: 1<<30 + 1}}, errkind.Usage, "memory of 1073741825 bytes: it takes whole megabytes"},
 		{lifecycle.Request{Spec: vm.Spec{DiskBytes: 1 << 60}}, errkind.Usage, "16M to 100G"},
 	} {
 		_, err := l.Create(context.Background(), tt.r, nobody)

@@ -159,3 +159,22 @@ func TestDeleteStoppedDiesAtEveryPoint(t *testing.T) {
 		})
 	}
 }
+
+// Two restarts at once both end with a machine that was started since.
+func TestTwoRestarts(t *testing.T) {
+	l := newLife(t)
+	v := l.create("web", false)
+	mustStart(t, l, v)
+	for range 20 {
+		var wg sync.WaitGroup
+		for range 2 {
+			wg.Go(func() {
+				if got, err := l.Restart(context.Background(), v.ID, time.Second, nobody); err != nil || got.State != vm.Running {
+					t.Errorf("Restart = %s, %v", got.State, err)
+				}
+			})
+		}
+		wg.Wait()
+		l.agrees("after both", v)
+	}
+}

@@ -54,6 +54,12 @@ func (m *Manager) Start(ctx context.Context, id vm.ID, p Progress) (vm.VM, error
 // Restart stops a machine as [Manager.Stop] does, if it is up, and starts it.
 // If it cannot be started, it stays stopped.
 func (m *Manager) Restart(ctx context.Context, id vm.ID, grace time.Duration, p Progress) (vm.VM, error) {
+	// Two at once follow one another: what one has stopped the other starts.
+	unlock, err := m.restarts.Lock(ctx, id)
+	if err != nil {
+		return vm.VM{}, err
+	}
+	defer unlock()
 	v, err := m.d.Records.Get(ctx, id)
 	if err != nil {
 		return v, err

@@ -33,6 +33,7 @@ type boot struct {
 	kernel   kernel.Kernel
 	root     disk.Device
 	progress Progress
+	console  int64 // where in the console's log it begins
 
 	// Of a machine with a network.
 	tap       string
@@ -47,7 +48,7 @@ func (m *Manager) steps(v vm.VM, b *boot) []step {
 		{"network", m.attachNetwork(v, b), m.detachNetwork(v)},
 		{"boot", m.writeBoot(v, b), m.removeBoot(v)},
 		{"vmm", m.launch(v, b), m.kill(v)},
-		{"guest", m.awaitGuest(v), func(context.Context) error { return nil }},
+		{"guest", m.awaitGuest(v, b), func(context.Context) error { return nil }},
 	}
 }
 
@@ -137,6 +138,7 @@ func (m *Manager) launch(v vm.VM, b *boot) func(context.Context) error {
 			return err
 		}
 		b.progress("boot "+v.Name, "", 0, 0)
+		b.console = m.consoleSize(v)
 		mach, err := d.Launch(ctx, m.vmmSpec(v, b))
 		if err != nil {
 			return err
@@ -209,8 +211,8 @@ func (m *Manager) killAll(ctx context.Context, v vm.VM) error {
 	}
 }
 
-func (m *Manager) awaitGuest(v vm.VM) func(context.Context) error {
-	return func(ctx context.Context) error { return m.firstContact(ctx, v) }
+func (m *Manager) awaitGuest(v vm.VM, b *boot) func(context.Context) error {
+	return func(ctx context.Context) error { return m.firstContact(ctx, v, b.console) }
 }
 
 // ownedDir makes a directory that only uid may use, or gives it one of ours.

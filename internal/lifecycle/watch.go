@@ -170,8 +170,9 @@ func (m *Manager) recordEnd(id vm.ID, reason string) (vm.VM, error) {
 }
 
 // firstContact waits until the agent of a machine that boots answers. It ends
-// early if the VMM does, with what the guest said last.
-func (m *Manager) firstContact(ctx context.Context, v vm.VM) error {
+// early if the VMM does, with what the guest said last; console is where in the
+// console's log that boot begins.
+func (m *Manager) firstContact(ctx context.Context, v vm.VM, console int64) error {
 	l := m.liveOf(v.ID)
 	if l == nil {
 		return errors.New("the VMM has gone")
@@ -189,11 +190,11 @@ func (m *Manager) firstContact(ctx context.Context, v vm.VM) error {
 	_, err := m.agentOf(dctx, l)
 	select {
 	case <-l.gone:
-		return m.bootError(l)
+		return m.bootError(l, console)
 	default:
 	}
 	if err != nil && ctx.Err() == nil && errors.Is(dctx.Err(), context.DeadlineExceeded) {
-		return m.silentError(l, limit)
+		return m.silentError(l, console, limit)
 	}
 	return err
 }
