@@ -51,7 +51,7 @@ func (c *Client) Push(ctx context.Context, p Push, send func(context.Context, tr
 	out := &pushOut{copying: st, answers: make(chan *wire.CopyHave, 1), end: make(chan struct{})}
 	go out.receive()
 	err = send(st.ctx, out)
-	if err != nil && out.broken == nil && st.ctx.Err() == nil {
+	if cause := context.Cause(st.ctx); err != nil && out.broken == nil && (cause == nil || !errors.Is(err, cause) && !errors.Is(err, st.ctx.Err())) {
 		<-out.end // the other end has been told, and leaves nothing
 		return err
 	}
