@@ -339,7 +339,8 @@ func TestTerminalProgress(t *testing.T) {
 	f, c := onTerminal(t, root, "vm", "run", "--timeout", "1500ms", "--no-tty", "--", "sh", "-c", "sleep 0.5; echo out")
 	got := readUntil(t, f, "out\r\n")
 	must(t, c.Wait())
-	if i, j := strings.LastIndex(got, "\x1b[K"), strings.Index(got, "out\r\n"); i >= 0 && strings.TrimPrefix(got[i+3:j], "\r") != "" {
+	before, _, _ := strings.Cut(got, "out\r\n")
+	if i := strings.LastIndex(before, "\x1b[K"); i >= 0 && strings.TrimPrefix(before[i+3:], "\r") != "" {
 		t.Errorf("output on a line with progress: %q", got)
 	}
 	f, c = onTerminal(t, root, "vm", "list")
