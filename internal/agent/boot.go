@@ -72,7 +72,7 @@ func handOver(t *tree, b wire.Bundle) (err error) {
 		return err
 	}
 	if b.Init == "" {
-		return runInit()
+		return runInit(b.EndByReboot)
 	}
 	return execInit(b.Init, systemd)
 }
@@ -120,7 +120,7 @@ func prepareRoot(ctx context.Context, d disks, b wire.Bundle) (*tree, error) {
 	if err := os.MkdirAll(newRoot, 0o755); err != nil {
 		return nil, err
 	}
-	device, err := d.find(ctx, b.Root.Serial)
+	device, err := d.find(ctx, b.Root)
 	if err != nil {
 		return nil, err
 	}
@@ -147,7 +147,7 @@ func prepareRoot(ctx context.Context, d disks, b wire.Bundle) (*tree, error) {
 
 // mountDisk mounts one of the machine's disks into the tree.
 func mountDisk(ctx context.Context, d disks, t *tree, m wire.Mount) error {
-	device, err := d.find(ctx, m.Serial)
+	device, err := d.find(ctx, m)
 	if err != nil {
 		return err
 	}

@@ -74,6 +74,11 @@ func install(t *tree, b wire.Bundle, systemd bool) error {
 	if err := copyAgent(dir); err != nil {
 		return fmt.Errorf("install agent: %w", err)
 	}
+	if b.EndByReboot {
+		if err := rebootToEnd(t); err != nil {
+			return err
+		}
+	}
 	if err := t.write(unitDir+"/"+unitName, []byte(unit), 0o644); err != nil {
 		return err
 	}
@@ -84,6 +89,23 @@ func install(t *tree, b wire.Bundle, systemd bool) error {
 	defer wants.Close()
 	if err := unix.Symlinkat("../"+unitName, int(wants.Fd()), unitName); err != nil {
 		return fmt.Errorf("enable %s: %w", unitName, err)
+	}
+	return nil
+}
+
+// rebootToEnd makes systemd end a machine that is to power off or halt by a
+// reboot: its VMM would live on.
+func rebootToEnd(t *tree) error {
+	for _, unit := range []string{"systemd-poweroff.service", "systemd-halt.service"} {
+		dir := unitDir + "/" + unit + ".d"
+		d, err := t.openDir(dir, 0o755)
+		if err != nil {
+			return err
+		}
+		d.Close()
+		if err := t.write(dir+"/banger.conf", []byte("[Unit]\nSuccessAction=reboot-force\n"), 0o644); err != nil {
+			return err
+		}
 	}
 	return nil
 }

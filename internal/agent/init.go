@@ -46,9 +46,10 @@ type supervisor struct {
 	delay time.Duration
 }
 
-// runInit is PID 1 for the life of the guest. It returns only an error of
-// getting there.
-func runInit() error {
+// runInit is PID 1 for the life of the guest, which with endByReboot reboots
+// also where it is asked to power off. It returns only an error of getting
+// there.
+func runInit(endByReboot bool) error {
 	children := make(chan os.Signal, 1)
 	signal.Notify(children, syscall.SIGCHLD)
 	// Apart, so that no crowd of dead children makes a request get lost.
@@ -68,7 +69,7 @@ func runInit() error {
 	s := &supervisor{
 		start: func() (int, error) { return startAgent(roleInit) },
 		wait:  reapOne,
-		end:   func(reboot bool) { shutDown(reboot, children) },
+		end:   func(reboot bool) { shutDown(reboot || endByReboot, children) },
 		warn:  say,
 	}
 	return s.run(children, requests)

@@ -5,11 +5,14 @@ import (
 	"encoding/binary"
 	"errors"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"banger/internal/guest/wire"
 )
 
 func TestFindDisk(t *testing.T) {
@@ -18,9 +21,31 @@ func TestFindDisk(t *testing.T) {
 	put(t, sys, "vdb/serial", "root\n")
 	put(t, sys, "loop0/size", "0\n")
 	never := func(context.Context) error { t.Error("waited"); return errors.New("waited") }
-	got, err := disks{sys, never}.find(t.Context(), "root")
+	got, err := disks{sys, never}.find(t.Context(), wire.Mount{Serial: "root"})
 	if got != "/dev/vdb" || err != nil {
 		t.Errorf("find = %s, %v; want /dev/vdb", got, err)
+	}
+}
+
+// Where disks have no serials of ours they are found by their places on the
+// bus, whatever their names.
+func TestFindDiskByPosition(t *testing.T) {
+	sys := t.TempDir()
+	for name, bus := range map[string]string{"vda": "virtio9", "vdb": "virtio10", "vdc": "virtio2", "vdd": "../usb1"} {
+		put(t, sys, name+"/size", "0\n")
+		if err := os.Symlink("../../"+bus, filepath.Join(sys, name, "device")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	never := func(context.Context) error { return errors.New("waited") }
+	for i, want := range []string{"/dev/vdc", "/dev/vda", "/dev/vdb"} {
+		got, err := disks{sys, never}.find(t.Context(), wire.Mount{Serial: "x", Position: i + 1})
+		if got != want || err != nil {
+			t.Errorf("find(%d) = %s, %v; want %s", i+1, got, err, want)
+		}
+	}
+	if got, err := (disks{sys, never}).find(t.Context(), wire.Mount{Serial: "x", Position: 4}); err == nil {
+		t.Errorf("find(4) = %s", got)
 	}
 }
 
@@ -34,7 +59,7 @@ func TestFindDiskLater(t *testing.T) {
 		}
 		return nil
 	}
-	got, err := disks{sys, later}.find(t.Context(), "root")
+	got, err := disks{sys, later}.find(t.Context(), wire.Mount{Serial: "root"})
 	if got != "/dev/vdb" || err != nil || waits != 2 {
 		t.Errorf("find = %s, %v after %d waits", got, err, waits)
 	}
@@ -51,7 +76,7 @@ func TestFindDiskNever(t *testing.T) {
 	defer events.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
-	_, err = disks{sys, deviceEvents{events}.wait}.find(ctx, "root")
+	_, err = disks{sys, deviceEvents{events}.wait}.find(ctx, wire.Mount{Serial: "root"})
 	if !errors.Is(err, os.ErrDeadlineExceeded) || !strings.Contains(err.Error(), "[other]") {
 		t.Errorf("find = %v, want what is there and that the time is up", err)
 	}

@@ -123,14 +123,23 @@ func (s *Server) http(ctx context.Context, h http.Handler) *http.Server {
 	}
 }
 
-// Serve serves the virtio-serial port [wire.PortName] until ctx ends, and
-// returns nil then. It waits for the port to appear, and for it to come back
-// if it goes. An error means that it can never serve.
+// Serve serves the virtio-serial port [wire.PortName], or the vsock port that
+// the bundle names, until ctx ends, and returns nil then. An error means that
+// it can never serve.
 func Serve(ctx context.Context, o ServeOptions) error {
 	s, err := New(o)
 	if err != nil {
 		return err
 	}
+	if port := o.Bundle.VsockPort; port != 0 {
+		return s.serveVsock(ctx, port)
+	}
+	return s.serveSerial(ctx)
+}
+
+// serveSerial waits for the port to appear, and for it to come back if it
+// goes.
+func (s *Server) serveSerial(ctx context.Context) error {
 	for {
 		f, err := openPort(ctx)
 		if err != nil {
@@ -143,7 +152,7 @@ func Serve(ctx context.Context, o ServeOptions) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		o.Log.Warn("agent port ended", "err", err)
+		s.o.Log.Warn("agent port ended", "err", err)
 		if err := pause(ctx, 100*time.Millisecond); err != nil {
 			return nil
 		}

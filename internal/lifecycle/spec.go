@@ -62,6 +62,11 @@ func (m *Manager) bundle(v vm.VM, b *boot) (wire.Bundle, error) {
 	if err != nil {
 		return wire.Bundle{}, err
 	}
+	d, err := m.driver(v.Spec.Driver)
+	if err != nil {
+		return wire.Bundle{}, err
+	}
+	can := d.Capabilities()
 	// The same at every boot of the machine, and tells nothing of its token.
 	sum := md5.Sum([]byte("banger machine-id " + string(v.ID) + v.CreatedAt.UTC().String()))
 	w := wire.Bundle{
@@ -71,6 +76,9 @@ func (m *Manager) bundle(v vm.VM, b *boot) (wire.Bundle, error) {
 		Root:      wire.Mount{Serial: rootSerial, FSType: "ext4"},
 		Mounts:    []wire.Mount{{Serial: workSerial, Target: "/root", FSType: "ext4", Fill: true}},
 		Init:      b.image.Init,
+
+		VsockPort:   can.VsockPort,
+		EndByReboot: can.EndByReboot,
 
 		AuthorizedKeys: m.d.AuthorizedKeys,
 		SSHHostKeys:    keys,
@@ -82,6 +90,12 @@ func (m *Manager) bundle(v vm.VM, b *boot) (wire.Bundle, error) {
 		w.Mounts = append(w.Mounts, wire.Mount{
 			Serial: modulesSerial, Target: "/lib/modules/" + b.kernel.Version, FSType: "ext4", ReadOnly: true,
 		})
+	}
+	if can.NoSerials {
+		w.Root.Position = 1
+		for i := range w.Mounts { // in the order of vmmSpec's disks
+			w.Mounts[i].Position = 2 + i
+		}
 	}
 	return w, nil
 }

@@ -48,6 +48,12 @@ type Capabilities struct {
 	// EndByReboot: the guest ends its VMM by rebooting; a power-off would
 	// leave the process running.
 	EndByReboot bool
+	// NoSerials: guests see no serials of ours; disks stand there in the order
+	// of Spec.Disks.
+	NoSerials bool
+	// VsockPort is where the agent is to listen in the guest; 0: it serves a
+	// virtio-serial port.
+	VsockPort uint32
 	// Accelerated: guest code runs on the processor, not in software.
 	Accelerated bool
 }

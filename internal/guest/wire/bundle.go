@@ -25,6 +25,9 @@ type Bundle struct {
 	Init      string   `json:"init,omitempty"`   // absolute; empty: the agent is PID 1
 	Env       []string `json:"env,omitempty"`    // NAME=VALUE for what is executed, under the user's own
 
+	VsockPort   uint32 `json:"vsock_port,omitempty"`    // where the agent listens, for the host alone; 0: it serves the virtio-serial port
+	EndByReboot bool   `json:"end_by_reboot,omitempty"` // only a reboot ends the VMM: a power-off becomes one
+
 	NICs           []NIC             `json:"nics,omitempty"`
 	Hosts          map[string]string `json:"hosts,omitempty"`     // name to address, beside the machine's own
 	Resolvers      []string          `json:"resolvers,omitempty"` // none: resolv.conf is left alone
@@ -32,10 +35,12 @@ type Bundle struct {
 	SSHHostKeys    map[string]string `json:"ssh_host_keys,omitempty"` // file name to content
 }
 
-// A Mount is a file system that a guest finds by the serial of its disk.
+// A Mount is a file system that a guest finds by the serial of its disk, or by
+// the disk's place where the VMM gives disks no serials of ours.
 type Mount struct {
-	Serial   string `json:"serial"`           // at most 20 bytes (virtio specification, section 5.2)
-	Target   string `json:"target,omitempty"` // absolute; root has none
+	Serial   string `json:"serial"`             // at most 20 bytes (virtio specification, section 5.2)
+	Position int    `json:"position,omitempty"` // among all disks, from 1 on; 0: found by serial
+	Target   string `json:"target,omitempty"`   // absolute; root has none
 	FSType   string `json:"fs_type"`
 	ReadOnly bool   `json:"read_only,omitempty"`
 	// Fill: at its first mount the file system is filled with what the image

@@ -75,9 +75,15 @@ func (b Bundle) checkSSH() error {
 	return errors.Join(errs...)
 }
 
+// maxPosition is the highest place of a disk: those have names of one letter.
+const maxPosition = 26
+
 func (m Mount) check(target bool) error {
 	if m.Serial == "" || len(m.Serial) > 20 || !printable(m.Serial) {
 		return fmt.Errorf("disk serial %q is not 1 to 20 printable characters", m.Serial)
+	}
+	if m.Position < 0 || m.Position > maxPosition {
+		return fmt.Errorf("disk %s: position %d is not 0 to %d", m.Serial, m.Position, maxPosition)
 	}
 	if m.FSType == "" || !printable(m.FSType) {
 		return fmt.Errorf("disk %s: file system type %q", m.Serial, m.FSType)
