@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -21,6 +22,7 @@ import (
 
 	"banger/internal/config"
 	"banger/test/netns"
+	"banger/test/parts"
 )
 
 var (
@@ -36,64 +38,36 @@ func testMain(m *testing.M) int {
 		return 1
 	}
 	syscall.Umask(0o022)
-	dir, err := os.MkdirTemp("/tmp", "banger-e2e-bin-")
+	remove, err := findParts()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	defer os.RemoveAll(dir)
-	build := exec.Command("go", "build", "-tags", "failpoints", "-ldflags", "-s -w", "-o", dir+"/", "../../cmd/...")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "build: %v\n%s", err, out)
-		return 1
-	}
-	binDir = dir
-	if err := os.Chmod(dir, 0o755); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	if cacheDir, err = filepath.Abs("../../.cache/test"); err == nil {
-		err = os.MkdirAll(cacheDir, 0o755)
-	}
-	if err == nil {
-		err = fetchParts(dir, "busybox", "debian-bookworm")
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
+	defer remove()
 	return m.Run()
 }
 
-// fetchParts makes the images, and with them the kernel, that tests boot: the
-// namespaces that they run in have no way to a package archive.
-func fetchParts(dir string, images ...string) error {
-	root := filepath.Join(dir, "root")
-	if err := os.Mkdir(root, 0o711); err != nil {
-		return err
+// findParts makes what the tests run, or takes what was handed in: in the lab
+// there is no compiler and no package archive.
+func findParts() (remove func(), err error) {
+	if dir := os.Getenv("BANGER_E2E_PARTS"); dir != "" {
+		binDir, cacheDir = filepath.Join(dir, "bin"), filepath.Join(dir, "cache")
+		return func() {}, nil
 	}
-	conf := fmt.Sprintf("cache = %q\n", cacheDir)
-	if err := os.WriteFile(filepath.Join(root, "config.toml"), []byte(conf), 0o600); err != nil {
-		return err
+	if binDir, err = os.MkdirTemp("/tmp", "banger-e2e-bin-"); err != nil {
+		return nil, err
 	}
-	run := func(args ...string) error {
-		c := exec.Command(filepath.Join(dir, "banger"), append([]string{"--root", root}, args...)...)
-		if out, err := c.CombinedOutput(); err != nil {
-			return fmt.Errorf("banger %q: %w\n%s", args, err, out)
-		}
-		return nil
+	remove = func() { os.RemoveAll(binDir) }
+	if cacheDir, err = filepath.Abs("../../.cache/test"); err == nil {
+		err = parts.Programs(binDir)
 	}
-	var errs []error
-	for _, image := range images {
-		// Whatever is missing is built and pulled for a machine to be made.
-		if err := run("vm", "create", "--no-start", "--network", "none", "--image", image, image); err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		errs = append(errs, run("vm", "delete", image))
+	if err == nil {
+		err = parts.Fetch(binDir, cacheDir, "busybox", "debian-bookworm")
 	}
-	return errors.Join(append(errs, run("daemon", "stop"))...)
+	if err != nil {
+		remove()
+	}
+	return remove, err
 }
 
 // A bed is one daemon's ground: a root of its own, and a network namespace of
@@ -129,6 +103,7 @@ func newBed(t *testing.T, conf ...string) *bed {
 	b.configure(append([]string{
 		fmt.Sprintf("cache = %q", cacheDir),
 		`image = "busybox"`, `memory = "192M"`, `disk = "64M"`, `vcpus = 1`,
+		fmt.Sprintf("driver = %q", cmp.Or(os.Getenv("BANGER_E2E_DRIVER"), "auto")),
 	}, conf...)...)
 	t.Cleanup(b.close)
 	return b

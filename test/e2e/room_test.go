@@ -43,14 +43,14 @@ func (b *bed) smallDisk(megabytes int) {
 // with room again they go on and nothing is lost.
 func TestGuestFillsTheHostsDisk(t *testing.T) {
 	b := newBed(t, `disk = "500M"`)
-	b.smallDisk(600)
+	b.smallDisk(700)
 	b.must("vm", "create", "idle")
 	b.must("vm", "create", "writer")
 	b.must("vm", "exec", "writer", "--", "sh", "-c", "head -c 50000000 /dev/urandom > before; sha256sum before > sums; sync")
 	// More than the disk has. The command itself does not end until there is
 	// room, and says why.
 	ballast := filepath.Join(b.paths.State, "somebody-elses")
-	must(t, exec.Command("fallocate", "-l", "150M", ballast).Run())
+	must(t, exec.Command("fallocate", "-l", "250M", ballast).Run())
 	c := b.cmd("vm", "exec", "writer", "--", "sh", "-c", "head -c 400000000 /dev/urandom > big; sync; sha256sum big >> sums; echo written")
 	var out, errs strings.Builder
 	c.Stdout, c.Stderr = &out, &errs

@@ -34,7 +34,7 @@ type Options struct {
 	Parts  string // as [Parts] returned it
 	Agent  string // the program banger-agent
 	Share  string // directory that the lab sees, read-only, at /share; empty: none
-	Data   string // ext4 image that the lab sees at /data, and may write to for as long as it runs; empty: none
+	Data   string // ext4 image that the lab sees at /parts/cache, and may write to for as long as it runs; empty: none
 	Disk   string // qcow2 file that takes what the lab writes to its root, made if it is not there; empty: nothing is kept
 	Memory string // as QEMU has it; empty: 6G
 }
@@ -73,7 +73,7 @@ func (l *Lab) boot(ctx context.Context) error {
 		Root: wire.Mount{Serial: "root", FSType: "ext4"},
 	}
 	if l.o.Data != "" {
-		b.Mounts = append(b.Mounts, wire.Mount{Serial: "data", Target: "/data", FSType: "ext4"})
+		b.Mounts = append(b.Mounts, wire.Mount{Serial: "data", Target: "/parts/cache", FSType: "ext4"})
 	}
 	modules, err := filepath.Glob(filepath.Join(l.o.Parts, "mod", "*.ko"))
 	if err != nil {
@@ -173,6 +173,8 @@ chgrp kvm /dev/kvm /dev/vhost-vsock
 chmod 660 /dev/kvm /dev/vhost-vsock
 chmod 666 /dev/net/tun
 ip link set lo up
+mkdir -p /parts
+ln -sfn /share/bin /parts/bin
 if [ "$1" ]; then mkdir -p /share; mount -t 9p -o trans=virtio,version=9p2000.L,msize=512000,ro share /share; fi
 `
 	var out bytes.Buffer

@@ -22,7 +22,7 @@ import (
 func main() {
 	var o lab.Options
 	flag.StringVar(&o.Share, "share", "", "directory that the lab sees at /share")
-	flag.StringVar(&o.Data, "data", "", "ext4 image that the lab sees at /data")
+	flag.StringVar(&o.Data, "data", "", "ext4 image that the lab sees at /parts/cache")
 	flag.Parse()
 	code, err := run(context.Background(), o, flag.Args())
 	if err != nil {
