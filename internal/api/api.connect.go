@@ -50,6 +50,8 @@ const (
 	VMServiceStartProcedure = "/banger.api.v1.VMService/Start"
 	// VMServiceRestartProcedure is the fully-qualified name of the VMService's Restart RPC.
 	VMServiceRestartProcedure = "/banger.api.v1.VMService/Restart"
+	// VMServiceSetProcedure is the fully-qualified name of the VMService's Set RPC.
+	VMServiceSetProcedure = "/banger.api.v1.VMService/Set"
 	// VMServiceStopProcedure is the fully-qualified name of the VMService's Stop RPC.
 	VMServiceStopProcedure = "/banger.api.v1.VMService/Stop"
 	// VMServiceKillProcedure is the fully-qualified name of the VMService's Kill RPC.
@@ -110,6 +112,8 @@ type VMServiceClient interface {
 	Start(context.Context, *connect.Request[StartRequest]) (*connect.ServerStreamForClient[StartResponse], error)
 	// Restart stops a machine, if it is up, and starts it.
 	Restart(context.Context, *connect.Request[RestartRequest]) (*connect.ServerStreamForClient[RestartResponse], error)
+	// Set changes the size of a machine that is stopped.
+	Set(context.Context, *connect.Request[SetRequest]) (*connect.Response[SetResponse], error)
 	Stop(context.Context, *connect.Request[StopRequest]) (*connect.Response[StopResponse], error)
 	Kill(context.Context, *connect.Request[KillRequest]) (*connect.Response[KillResponse], error)
 	Delete(context.Context, *connect.Request[DeleteRequest]) (*connect.Response[DeleteResponse], error)
@@ -163,6 +167,12 @@ func NewVMServiceClient(httpClient connect.HTTPClient, baseURL string, opts ...c
 			httpClient,
 			baseURL+VMServiceRestartProcedure,
 			connect.WithSchema(vMServiceMethods.ByName("Restart")),
+			connect.WithClientOptions(opts...),
+		),
+		set: connect.NewClient[SetRequest, SetResponse](
+			httpClient,
+			baseURL+VMServiceSetProcedure,
+			connect.WithSchema(vMServiceMethods.ByName("Set")),
 			connect.WithClientOptions(opts...),
 		),
 		stop: connect.NewClient[StopRequest, StopResponse](
@@ -223,6 +233,7 @@ type vMServiceClient struct {
 	create  *connect.Client[CreateRequest, CreateResponse]
 	start   *connect.Client[StartRequest, StartResponse]
 	restart *connect.Client[RestartRequest, RestartResponse]
+	set     *connect.Client[SetRequest, SetResponse]
 	stop    *connect.Client[StopRequest, StopResponse]
 	kill    *connect.Client[KillRequest, KillResponse]
 	delete  *connect.Client[DeleteRequest, DeleteResponse]
@@ -256,6 +267,11 @@ func (c *vMServiceClient) Start(ctx context.Context, req *connect.Request[StartR
 // Restart calls banger.api.v1.VMService.Restart.
 func (c *vMServiceClient) Restart(ctx context.Context, req *connect.Request[RestartRequest]) (*connect.ServerStreamForClient[RestartResponse], error) {
 	return c.restart.CallServerStream(ctx, req)
+}
+
+// Set calls banger.api.v1.VMService.Set.
+func (c *vMServiceClient) Set(ctx context.Context, req *connect.Request[SetRequest]) (*connect.Response[SetResponse], error) {
+	return c.set.CallUnary(ctx, req)
 }
 
 // Stop calls banger.api.v1.VMService.Stop.
@@ -312,6 +328,8 @@ type VMServiceHandler interface {
 	Start(context.Context, *connect.Request[StartRequest], *connect.ServerStream[StartResponse]) error
 	// Restart stops a machine, if it is up, and starts it.
 	Restart(context.Context, *connect.Request[RestartRequest], *connect.ServerStream[RestartResponse]) error
+	// Set changes the size of a machine that is stopped.
+	Set(context.Context, *connect.Request[SetRequest]) (*connect.Response[SetResponse], error)
 	Stop(context.Context, *connect.Request[StopRequest]) (*connect.Response[StopResponse], error)
 	Kill(context.Context, *connect.Request[KillRequest]) (*connect.Response[KillResponse], error)
 	Delete(context.Context, *connect.Request[DeleteRequest]) (*connect.Response[DeleteResponse], error)
@@ -361,6 +379,12 @@ func NewVMServiceHandler(svc VMServiceHandler, opts ...connect.HandlerOption) (s
 		VMServiceRestartProcedure,
 		svc.Restart,
 		connect.WithSchema(vMServiceMethods.ByName("Restart")),
+		connect.WithHandlerOptions(opts...),
+	)
+	vMServiceSetHandler := connect.NewUnaryHandler(
+		VMServiceSetProcedure,
+		svc.Set,
+		connect.WithSchema(vMServiceMethods.ByName("Set")),
 		connect.WithHandlerOptions(opts...),
 	)
 	vMServiceStopHandler := connect.NewUnaryHandler(
@@ -423,6 +447,8 @@ func NewVMServiceHandler(svc VMServiceHandler, opts ...connect.HandlerOption) (s
 			vMServiceStartHandler.ServeHTTP(w, r)
 		case VMServiceRestartProcedure:
 			vMServiceRestartHandler.ServeHTTP(w, r)
+		case VMServiceSetProcedure:
+			vMServiceSetHandler.ServeHTTP(w, r)
 		case VMServiceStopProcedure:
 			vMServiceStopHandler.ServeHTTP(w, r)
 		case VMServiceKillProcedure:
@@ -466,6 +492,10 @@ func (UnimplementedVMServiceHandler) Start(context.Context, *connect.Request[Sta
 
 func (UnimplementedVMServiceHandler) Restart(context.Context, *connect.Request[RestartRequest], *connect.ServerStream[RestartResponse]) error {
 	return connect.NewError(connect.CodeUnimplemented, errors.New("banger.api.v1.VMService.Restart is not implemented"))
+}
+
+func (UnimplementedVMServiceHandler) Set(context.Context, *connect.Request[SetRequest]) (*connect.Response[SetResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("banger.api.v1.VMService.Set is not implemented"))
 }
 
 func (UnimplementedVMServiceHandler) Stop(context.Context, *connect.Request[StopRequest]) (*connect.Response[StopResponse], error) {

@@ -1314,6 +1314,119 @@ func (*StartResponse_Progress) isStartResponse_Msg() {}
 
 func (*StartResponse_Vm) isStartResponse_Msg() {}
 
+type SetRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Vm    string                 `protobuf:"bytes,1,opt,name=vm,proto3" json:"vm,omitempty"`
+	// 0: as it is. A work disk can only grow.
+	VcpuCount     int32 `protobuf:"varint,2,opt,name=vcpu_count,json=vcpuCount,proto3" json:"vcpu_count,omitempty"`
+	MemoryBytes   int64 `protobuf:"varint,3,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
+	DiskBytes     int64 `protobuf:"varint,4,opt,name=disk_bytes,json=diskBytes,proto3" json:"disk_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetRequest) Reset() {
+	*x = SetRequest{}
+	mi := &file_banger_api_v1_api_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetRequest) ProtoMessage() {}
+
+func (x *SetRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_api_v1_api_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetRequest.ProtoReflect.Descriptor instead.
+func (*SetRequest) Descriptor() ([]byte, []int) {
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *SetRequest) GetVm() string {
+	if x != nil {
+		return x.Vm
+	}
+	return ""
+}
+
+func (x *SetRequest) GetVcpuCount() int32 {
+	if x != nil {
+		return x.VcpuCount
+	}
+	return 0
+}
+
+func (x *SetRequest) GetMemoryBytes() int64 {
+	if x != nil {
+		return x.MemoryBytes
+	}
+	return 0
+}
+
+func (x *SetRequest) GetDiskBytes() int64 {
+	if x != nil {
+		return x.DiskBytes
+	}
+	return 0
+}
+
+type SetResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Vm            *VM                    `protobuf:"bytes,1,opt,name=vm,proto3" json:"vm,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetResponse) Reset() {
+	*x = SetResponse{}
+	mi := &file_banger_api_v1_api_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetResponse) ProtoMessage() {}
+
+func (x *SetResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_api_v1_api_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetResponse.ProtoReflect.Descriptor instead.
+func (*SetResponse) Descriptor() ([]byte, []int) {
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *SetResponse) GetVm() *VM {
+	if x != nil {
+		return x.Vm
+	}
+	return nil
+}
+
 type RestartRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Vm            string                 `protobuf:"bytes,1,opt,name=vm,proto3" json:"vm,omitempty"`
@@ -1324,7 +1437,7 @@ type RestartRequest struct {
 
 func (x *RestartRequest) Reset() {
 	*x = RestartRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[15]
+	mi := &file_banger_api_v1_api_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1336,7 +1449,7 @@ func (x *RestartRequest) String() string {
 func (*RestartRequest) ProtoMessage() {}
 
 func (x *RestartRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[15]
+	mi := &file_banger_api_v1_api_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1349,7 +1462,7 @@ func (x *RestartRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestartRequest.ProtoReflect.Descriptor instead.
 func (*RestartRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{15}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RestartRequest) GetVm() string {
@@ -1379,7 +1492,7 @@ type RestartResponse struct {
 
 func (x *RestartResponse) Reset() {
 	*x = RestartResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[16]
+	mi := &file_banger_api_v1_api_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1391,7 +1504,7 @@ func (x *RestartResponse) String() string {
 func (*RestartResponse) ProtoMessage() {}
 
 func (x *RestartResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[16]
+	mi := &file_banger_api_v1_api_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1404,7 +1517,7 @@ func (x *RestartResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestartResponse.ProtoReflect.Descriptor instead.
 func (*RestartResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{16}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RestartResponse) GetMsg() isRestartResponse_Msg {
@@ -1460,7 +1573,7 @@ type StopRequest struct {
 
 func (x *StopRequest) Reset() {
 	*x = StopRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[17]
+	mi := &file_banger_api_v1_api_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1472,7 +1585,7 @@ func (x *StopRequest) String() string {
 func (*StopRequest) ProtoMessage() {}
 
 func (x *StopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[17]
+	mi := &file_banger_api_v1_api_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1485,7 +1598,7 @@ func (x *StopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopRequest.ProtoReflect.Descriptor instead.
 func (*StopRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{17}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *StopRequest) GetVm() string {
@@ -1511,7 +1624,7 @@ type StopResponse struct {
 
 func (x *StopResponse) Reset() {
 	*x = StopResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[18]
+	mi := &file_banger_api_v1_api_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1523,7 +1636,7 @@ func (x *StopResponse) String() string {
 func (*StopResponse) ProtoMessage() {}
 
 func (x *StopResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[18]
+	mi := &file_banger_api_v1_api_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1536,7 +1649,7 @@ func (x *StopResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopResponse.ProtoReflect.Descriptor instead.
 func (*StopResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{18}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *StopResponse) GetVm() *VM {
@@ -1555,7 +1668,7 @@ type KillRequest struct {
 
 func (x *KillRequest) Reset() {
 	*x = KillRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[19]
+	mi := &file_banger_api_v1_api_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1567,7 +1680,7 @@ func (x *KillRequest) String() string {
 func (*KillRequest) ProtoMessage() {}
 
 func (x *KillRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[19]
+	mi := &file_banger_api_v1_api_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1580,7 +1693,7 @@ func (x *KillRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillRequest.ProtoReflect.Descriptor instead.
 func (*KillRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{19}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *KillRequest) GetVm() string {
@@ -1599,7 +1712,7 @@ type KillResponse struct {
 
 func (x *KillResponse) Reset() {
 	*x = KillResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[20]
+	mi := &file_banger_api_v1_api_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1611,7 +1724,7 @@ func (x *KillResponse) String() string {
 func (*KillResponse) ProtoMessage() {}
 
 func (x *KillResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[20]
+	mi := &file_banger_api_v1_api_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1624,7 +1737,7 @@ func (x *KillResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillResponse.ProtoReflect.Descriptor instead.
 func (*KillResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{20}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *KillResponse) GetVm() *VM {
@@ -1644,7 +1757,7 @@ type DeleteRequest struct {
 
 func (x *DeleteRequest) Reset() {
 	*x = DeleteRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[21]
+	mi := &file_banger_api_v1_api_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1656,7 +1769,7 @@ func (x *DeleteRequest) String() string {
 func (*DeleteRequest) ProtoMessage() {}
 
 func (x *DeleteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[21]
+	mi := &file_banger_api_v1_api_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1669,7 +1782,7 @@ func (x *DeleteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRequest.ProtoReflect.Descriptor instead.
 func (*DeleteRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{21}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *DeleteRequest) GetVm() string {
@@ -1695,7 +1808,7 @@ type DeleteResponse struct {
 
 func (x *DeleteResponse) Reset() {
 	*x = DeleteResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[22]
+	mi := &file_banger_api_v1_api_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1707,7 +1820,7 @@ func (x *DeleteResponse) String() string {
 func (*DeleteResponse) ProtoMessage() {}
 
 func (x *DeleteResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[22]
+	mi := &file_banger_api_v1_api_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1720,7 +1833,7 @@ func (x *DeleteResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteResponse.ProtoReflect.Descriptor instead.
 func (*DeleteResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{22}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *DeleteResponse) GetVm() *VM {
@@ -1741,7 +1854,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[23]
+	mi := &file_banger_api_v1_api_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1753,7 +1866,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[23]
+	mi := &file_banger_api_v1_api_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1766,7 +1879,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{23}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ListRequest) GetAll() bool {
@@ -1799,7 +1912,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[24]
+	mi := &file_banger_api_v1_api_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1811,7 +1924,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[24]
+	mi := &file_banger_api_v1_api_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1824,7 +1937,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{24}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ListResponse) GetVms() []*VM {
@@ -1843,7 +1956,7 @@ type ShowRequest struct {
 
 func (x *ShowRequest) Reset() {
 	*x = ShowRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[25]
+	mi := &file_banger_api_v1_api_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1855,7 +1968,7 @@ func (x *ShowRequest) String() string {
 func (*ShowRequest) ProtoMessage() {}
 
 func (x *ShowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[25]
+	mi := &file_banger_api_v1_api_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1868,7 +1981,7 @@ func (x *ShowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowRequest.ProtoReflect.Descriptor instead.
 func (*ShowRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{25}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ShowRequest) GetVm() string {
@@ -1887,7 +2000,7 @@ type ShowResponse struct {
 
 func (x *ShowResponse) Reset() {
 	*x = ShowResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[26]
+	mi := &file_banger_api_v1_api_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1899,7 +2012,7 @@ func (x *ShowResponse) String() string {
 func (*ShowResponse) ProtoMessage() {}
 
 func (x *ShowResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[26]
+	mi := &file_banger_api_v1_api_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1912,7 +2025,7 @@ func (x *ShowResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowResponse.ProtoReflect.Descriptor instead.
 func (*ShowResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{26}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ShowResponse) GetVm() *VM {
@@ -1933,7 +2046,7 @@ type LogsRequest struct {
 
 func (x *LogsRequest) Reset() {
 	*x = LogsRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[27]
+	mi := &file_banger_api_v1_api_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1945,7 +2058,7 @@ func (x *LogsRequest) String() string {
 func (*LogsRequest) ProtoMessage() {}
 
 func (x *LogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[27]
+	mi := &file_banger_api_v1_api_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1958,7 +2071,7 @@ func (x *LogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsRequest.ProtoReflect.Descriptor instead.
 func (*LogsRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{27}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *LogsRequest) GetVm() string {
@@ -1991,7 +2104,7 @@ type LogsResponse struct {
 
 func (x *LogsResponse) Reset() {
 	*x = LogsResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[28]
+	mi := &file_banger_api_v1_api_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2003,7 +2116,7 @@ func (x *LogsResponse) String() string {
 func (*LogsResponse) ProtoMessage() {}
 
 func (x *LogsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[28]
+	mi := &file_banger_api_v1_api_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2016,7 +2129,7 @@ func (x *LogsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsResponse.ProtoReflect.Descriptor instead.
 func (*LogsResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{28}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *LogsResponse) GetData() []byte {
@@ -2039,7 +2152,7 @@ type TunnelRequest struct {
 
 func (x *TunnelRequest) Reset() {
 	*x = TunnelRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[29]
+	mi := &file_banger_api_v1_api_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2051,7 +2164,7 @@ func (x *TunnelRequest) String() string {
 func (*TunnelRequest) ProtoMessage() {}
 
 func (x *TunnelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[29]
+	mi := &file_banger_api_v1_api_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2064,7 +2177,7 @@ func (x *TunnelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TunnelRequest.ProtoReflect.Descriptor instead.
 func (*TunnelRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{29}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *TunnelRequest) GetMsg() isTunnelRequest_Msg {
@@ -2118,7 +2231,7 @@ type TunnelStart struct {
 
 func (x *TunnelStart) Reset() {
 	*x = TunnelStart{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[30]
+	mi := &file_banger_api_v1_api_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2130,7 +2243,7 @@ func (x *TunnelStart) String() string {
 func (*TunnelStart) ProtoMessage() {}
 
 func (x *TunnelStart) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[30]
+	mi := &file_banger_api_v1_api_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2143,7 +2256,7 @@ func (x *TunnelStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TunnelStart.ProtoReflect.Descriptor instead.
 func (*TunnelStart) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{30}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *TunnelStart) GetVm() string {
@@ -2169,7 +2282,7 @@ type TunnelResponse struct {
 
 func (x *TunnelResponse) Reset() {
 	*x = TunnelResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[31]
+	mi := &file_banger_api_v1_api_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2181,7 +2294,7 @@ func (x *TunnelResponse) String() string {
 func (*TunnelResponse) ProtoMessage() {}
 
 func (x *TunnelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[31]
+	mi := &file_banger_api_v1_api_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2194,7 +2307,7 @@ func (x *TunnelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TunnelResponse.ProtoReflect.Descriptor instead.
 func (*TunnelResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{31}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *TunnelResponse) GetTunnel() *wire.TunnelResponse {
@@ -2223,7 +2336,7 @@ type Image struct {
 
 func (x *Image) Reset() {
 	*x = Image{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[32]
+	mi := &file_banger_api_v1_api_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2235,7 +2348,7 @@ func (x *Image) String() string {
 func (*Image) ProtoMessage() {}
 
 func (x *Image) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[32]
+	mi := &file_banger_api_v1_api_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2248,7 +2361,7 @@ func (x *Image) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Image.ProtoReflect.Descriptor instead.
 func (*Image) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{32}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Image) GetName() string {
@@ -2338,7 +2451,7 @@ type Package struct {
 
 func (x *Package) Reset() {
 	*x = Package{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[33]
+	mi := &file_banger_api_v1_api_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2350,7 +2463,7 @@ func (x *Package) String() string {
 func (*Package) ProtoMessage() {}
 
 func (x *Package) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[33]
+	mi := &file_banger_api_v1_api_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2363,7 +2476,7 @@ func (x *Package) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Package.ProtoReflect.Descriptor instead.
 func (*Package) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{33}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Package) GetName() string {
@@ -2390,7 +2503,7 @@ type BuildImageRequest struct {
 
 func (x *BuildImageRequest) Reset() {
 	*x = BuildImageRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[34]
+	mi := &file_banger_api_v1_api_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2402,7 +2515,7 @@ func (x *BuildImageRequest) String() string {
 func (*BuildImageRequest) ProtoMessage() {}
 
 func (x *BuildImageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[34]
+	mi := &file_banger_api_v1_api_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2415,7 +2528,7 @@ func (x *BuildImageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BuildImageRequest.ProtoReflect.Descriptor instead.
 func (*BuildImageRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{34}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *BuildImageRequest) GetName() string {
@@ -2445,7 +2558,7 @@ type BuildImageResponse struct {
 
 func (x *BuildImageResponse) Reset() {
 	*x = BuildImageResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[35]
+	mi := &file_banger_api_v1_api_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2457,7 +2570,7 @@ func (x *BuildImageResponse) String() string {
 func (*BuildImageResponse) ProtoMessage() {}
 
 func (x *BuildImageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[35]
+	mi := &file_banger_api_v1_api_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2470,7 +2583,7 @@ func (x *BuildImageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BuildImageResponse.ProtoReflect.Descriptor instead.
 func (*BuildImageResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{35}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *BuildImageResponse) GetMsg() isBuildImageResponse_Msg {
@@ -2522,7 +2635,7 @@ type ListImagesRequest struct {
 
 func (x *ListImagesRequest) Reset() {
 	*x = ListImagesRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[36]
+	mi := &file_banger_api_v1_api_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2534,7 +2647,7 @@ func (x *ListImagesRequest) String() string {
 func (*ListImagesRequest) ProtoMessage() {}
 
 func (x *ListImagesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[36]
+	mi := &file_banger_api_v1_api_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2547,7 +2660,7 @@ func (x *ListImagesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListImagesRequest.ProtoReflect.Descriptor instead.
 func (*ListImagesRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{36}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{38}
 }
 
 type ListImagesResponse struct {
@@ -2559,7 +2672,7 @@ type ListImagesResponse struct {
 
 func (x *ListImagesResponse) Reset() {
 	*x = ListImagesResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[37]
+	mi := &file_banger_api_v1_api_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2571,7 +2684,7 @@ func (x *ListImagesResponse) String() string {
 func (*ListImagesResponse) ProtoMessage() {}
 
 func (x *ListImagesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[37]
+	mi := &file_banger_api_v1_api_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2584,7 +2697,7 @@ func (x *ListImagesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListImagesResponse.ProtoReflect.Descriptor instead.
 func (*ListImagesResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{37}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ListImagesResponse) GetImages() []*Image {
@@ -2603,7 +2716,7 @@ type ShowImageRequest struct {
 
 func (x *ShowImageRequest) Reset() {
 	*x = ShowImageRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[38]
+	mi := &file_banger_api_v1_api_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2615,7 +2728,7 @@ func (x *ShowImageRequest) String() string {
 func (*ShowImageRequest) ProtoMessage() {}
 
 func (x *ShowImageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[38]
+	mi := &file_banger_api_v1_api_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2628,7 +2741,7 @@ func (x *ShowImageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowImageRequest.ProtoReflect.Descriptor instead.
 func (*ShowImageRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{38}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ShowImageRequest) GetName() string {
@@ -2647,7 +2760,7 @@ type ShowImageResponse struct {
 
 func (x *ShowImageResponse) Reset() {
 	*x = ShowImageResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[39]
+	mi := &file_banger_api_v1_api_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2659,7 +2772,7 @@ func (x *ShowImageResponse) String() string {
 func (*ShowImageResponse) ProtoMessage() {}
 
 func (x *ShowImageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[39]
+	mi := &file_banger_api_v1_api_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2672,7 +2785,7 @@ func (x *ShowImageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowImageResponse.ProtoReflect.Descriptor instead.
 func (*ShowImageResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{39}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ShowImageResponse) GetImage() *Image {
@@ -2691,7 +2804,7 @@ type DeleteImageRequest struct {
 
 func (x *DeleteImageRequest) Reset() {
 	*x = DeleteImageRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[40]
+	mi := &file_banger_api_v1_api_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2703,7 +2816,7 @@ func (x *DeleteImageRequest) String() string {
 func (*DeleteImageRequest) ProtoMessage() {}
 
 func (x *DeleteImageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[40]
+	mi := &file_banger_api_v1_api_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2716,7 +2829,7 @@ func (x *DeleteImageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteImageRequest.ProtoReflect.Descriptor instead.
 func (*DeleteImageRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{40}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *DeleteImageRequest) GetName() string {
@@ -2734,7 +2847,7 @@ type DeleteImageResponse struct {
 
 func (x *DeleteImageResponse) Reset() {
 	*x = DeleteImageResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[41]
+	mi := &file_banger_api_v1_api_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2746,7 +2859,7 @@ func (x *DeleteImageResponse) String() string {
 func (*DeleteImageResponse) ProtoMessage() {}
 
 func (x *DeleteImageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[41]
+	mi := &file_banger_api_v1_api_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2759,7 +2872,7 @@ func (x *DeleteImageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteImageResponse.ProtoReflect.Descriptor instead.
 func (*DeleteImageResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{41}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{43}
 }
 
 type Kernel struct {
@@ -2778,7 +2891,7 @@ type Kernel struct {
 
 func (x *Kernel) Reset() {
 	*x = Kernel{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[42]
+	mi := &file_banger_api_v1_api_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2790,7 +2903,7 @@ func (x *Kernel) String() string {
 func (*Kernel) ProtoMessage() {}
 
 func (x *Kernel) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[42]
+	mi := &file_banger_api_v1_api_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2803,7 +2916,7 @@ func (x *Kernel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Kernel.ProtoReflect.Descriptor instead.
 func (*Kernel) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{42}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Kernel) GetName() string {
@@ -2871,7 +2984,7 @@ type PullKernelRequest struct {
 
 func (x *PullKernelRequest) Reset() {
 	*x = PullKernelRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[43]
+	mi := &file_banger_api_v1_api_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2883,7 +2996,7 @@ func (x *PullKernelRequest) String() string {
 func (*PullKernelRequest) ProtoMessage() {}
 
 func (x *PullKernelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[43]
+	mi := &file_banger_api_v1_api_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2896,7 +3009,7 @@ func (x *PullKernelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PullKernelRequest.ProtoReflect.Descriptor instead.
 func (*PullKernelRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{43}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *PullKernelRequest) GetName() string {
@@ -2919,7 +3032,7 @@ type PullKernelResponse struct {
 
 func (x *PullKernelResponse) Reset() {
 	*x = PullKernelResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[44]
+	mi := &file_banger_api_v1_api_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2931,7 +3044,7 @@ func (x *PullKernelResponse) String() string {
 func (*PullKernelResponse) ProtoMessage() {}
 
 func (x *PullKernelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[44]
+	mi := &file_banger_api_v1_api_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2944,7 +3057,7 @@ func (x *PullKernelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PullKernelResponse.ProtoReflect.Descriptor instead.
 func (*PullKernelResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{44}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *PullKernelResponse) GetMsg() isPullKernelResponse_Msg {
@@ -3002,7 +3115,7 @@ type ImportKernelRequest struct {
 
 func (x *ImportKernelRequest) Reset() {
 	*x = ImportKernelRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[45]
+	mi := &file_banger_api_v1_api_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3014,7 +3127,7 @@ func (x *ImportKernelRequest) String() string {
 func (*ImportKernelRequest) ProtoMessage() {}
 
 func (x *ImportKernelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[45]
+	mi := &file_banger_api_v1_api_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3027,7 +3140,7 @@ func (x *ImportKernelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportKernelRequest.ProtoReflect.Descriptor instead.
 func (*ImportKernelRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{45}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ImportKernelRequest) GetMsg() isImportKernelRequest_Msg {
@@ -3095,7 +3208,7 @@ type ImportKernelResponse struct {
 
 func (x *ImportKernelResponse) Reset() {
 	*x = ImportKernelResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[46]
+	mi := &file_banger_api_v1_api_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3107,7 +3220,7 @@ func (x *ImportKernelResponse) String() string {
 func (*ImportKernelResponse) ProtoMessage() {}
 
 func (x *ImportKernelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[46]
+	mi := &file_banger_api_v1_api_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3120,7 +3233,7 @@ func (x *ImportKernelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportKernelResponse.ProtoReflect.Descriptor instead.
 func (*ImportKernelResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{46}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ImportKernelResponse) GetKernel() *Kernel {
@@ -3138,7 +3251,7 @@ type ListKernelsRequest struct {
 
 func (x *ListKernelsRequest) Reset() {
 	*x = ListKernelsRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[47]
+	mi := &file_banger_api_v1_api_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3150,7 +3263,7 @@ func (x *ListKernelsRequest) String() string {
 func (*ListKernelsRequest) ProtoMessage() {}
 
 func (x *ListKernelsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[47]
+	mi := &file_banger_api_v1_api_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3163,7 +3276,7 @@ func (x *ListKernelsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKernelsRequest.ProtoReflect.Descriptor instead.
 func (*ListKernelsRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{47}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{49}
 }
 
 type ListKernelsResponse struct {
@@ -3175,7 +3288,7 @@ type ListKernelsResponse struct {
 
 func (x *ListKernelsResponse) Reset() {
 	*x = ListKernelsResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[48]
+	mi := &file_banger_api_v1_api_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3187,7 +3300,7 @@ func (x *ListKernelsResponse) String() string {
 func (*ListKernelsResponse) ProtoMessage() {}
 
 func (x *ListKernelsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[48]
+	mi := &file_banger_api_v1_api_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3200,7 +3313,7 @@ func (x *ListKernelsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKernelsResponse.ProtoReflect.Descriptor instead.
 func (*ListKernelsResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{48}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ListKernelsResponse) GetKernels() []*Kernel {
@@ -3219,7 +3332,7 @@ type ShowKernelRequest struct {
 
 func (x *ShowKernelRequest) Reset() {
 	*x = ShowKernelRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[49]
+	mi := &file_banger_api_v1_api_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3231,7 +3344,7 @@ func (x *ShowKernelRequest) String() string {
 func (*ShowKernelRequest) ProtoMessage() {}
 
 func (x *ShowKernelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[49]
+	mi := &file_banger_api_v1_api_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3244,7 +3357,7 @@ func (x *ShowKernelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowKernelRequest.ProtoReflect.Descriptor instead.
 func (*ShowKernelRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{49}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *ShowKernelRequest) GetName() string {
@@ -3263,7 +3376,7 @@ type ShowKernelResponse struct {
 
 func (x *ShowKernelResponse) Reset() {
 	*x = ShowKernelResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[50]
+	mi := &file_banger_api_v1_api_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3275,7 +3388,7 @@ func (x *ShowKernelResponse) String() string {
 func (*ShowKernelResponse) ProtoMessage() {}
 
 func (x *ShowKernelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[50]
+	mi := &file_banger_api_v1_api_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3288,7 +3401,7 @@ func (x *ShowKernelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowKernelResponse.ProtoReflect.Descriptor instead.
 func (*ShowKernelResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{50}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *ShowKernelResponse) GetKernel() *Kernel {
@@ -3307,7 +3420,7 @@ type DeleteKernelRequest struct {
 
 func (x *DeleteKernelRequest) Reset() {
 	*x = DeleteKernelRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[51]
+	mi := &file_banger_api_v1_api_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3319,7 +3432,7 @@ func (x *DeleteKernelRequest) String() string {
 func (*DeleteKernelRequest) ProtoMessage() {}
 
 func (x *DeleteKernelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[51]
+	mi := &file_banger_api_v1_api_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3332,7 +3445,7 @@ func (x *DeleteKernelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteKernelRequest.ProtoReflect.Descriptor instead.
 func (*DeleteKernelRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{51}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *DeleteKernelRequest) GetName() string {
@@ -3350,7 +3463,7 @@ type DeleteKernelResponse struct {
 
 func (x *DeleteKernelResponse) Reset() {
 	*x = DeleteKernelResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[52]
+	mi := &file_banger_api_v1_api_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3362,7 +3475,7 @@ func (x *DeleteKernelResponse) String() string {
 func (*DeleteKernelResponse) ProtoMessage() {}
 
 func (x *DeleteKernelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[52]
+	mi := &file_banger_api_v1_api_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3375,7 +3488,7 @@ func (x *DeleteKernelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteKernelResponse.ProtoReflect.Descriptor instead.
 func (*DeleteKernelResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{52}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{54}
 }
 
 type StatusRequest struct {
@@ -3387,7 +3500,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[53]
+	mi := &file_banger_api_v1_api_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3399,7 +3512,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[53]
+	mi := &file_banger_api_v1_api_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3412,7 +3525,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{53}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *StatusRequest) GetBrief() bool {
@@ -3441,7 +3554,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[54]
+	mi := &file_banger_api_v1_api_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3453,7 +3566,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[54]
+	mi := &file_banger_api_v1_api_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3466,7 +3579,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{54}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *StatusResponse) GetPid() int32 {
@@ -3554,7 +3667,7 @@ type ShutdownRequest struct {
 
 func (x *ShutdownRequest) Reset() {
 	*x = ShutdownRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[55]
+	mi := &file_banger_api_v1_api_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3566,7 +3679,7 @@ func (x *ShutdownRequest) String() string {
 func (*ShutdownRequest) ProtoMessage() {}
 
 func (x *ShutdownRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[55]
+	mi := &file_banger_api_v1_api_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3579,7 +3692,7 @@ func (x *ShutdownRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShutdownRequest.ProtoReflect.Descriptor instead.
 func (*ShutdownRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{55}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{57}
 }
 
 type ShutdownResponse struct {
@@ -3590,7 +3703,7 @@ type ShutdownResponse struct {
 
 func (x *ShutdownResponse) Reset() {
 	*x = ShutdownResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[56]
+	mi := &file_banger_api_v1_api_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3602,7 +3715,7 @@ func (x *ShutdownResponse) String() string {
 func (*ShutdownResponse) ProtoMessage() {}
 
 func (x *ShutdownResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[56]
+	mi := &file_banger_api_v1_api_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3615,7 +3728,7 @@ func (x *ShutdownResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShutdownResponse.ProtoReflect.Descriptor instead.
 func (*ShutdownResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{56}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{58}
 }
 
 // ErrorDetail travels with every error.
@@ -3630,7 +3743,7 @@ type ErrorDetail struct {
 
 func (x *ErrorDetail) Reset() {
 	*x = ErrorDetail{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[57]
+	mi := &file_banger_api_v1_api_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3642,7 +3755,7 @@ func (x *ErrorDetail) String() string {
 func (*ErrorDetail) ProtoMessage() {}
 
 func (x *ErrorDetail) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[57]
+	mi := &file_banger_api_v1_api_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3655,7 +3768,7 @@ func (x *ErrorDetail) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ErrorDetail.ProtoReflect.Descriptor instead.
 func (*ErrorDetail) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{57}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *ErrorDetail) GetKind() string {
@@ -3692,7 +3805,7 @@ type CopyRequest struct {
 
 func (x *CopyRequest) Reset() {
 	*x = CopyRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[58]
+	mi := &file_banger_api_v1_api_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3704,7 +3817,7 @@ func (x *CopyRequest) String() string {
 func (*CopyRequest) ProtoMessage() {}
 
 func (x *CopyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[58]
+	mi := &file_banger_api_v1_api_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3717,7 +3830,7 @@ func (x *CopyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyRequest.ProtoReflect.Descriptor instead.
 func (*CopyRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{58}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *CopyRequest) GetMsg() isCopyRequest_Msg {
@@ -3771,7 +3884,7 @@ type CopyIn struct {
 
 func (x *CopyIn) Reset() {
 	*x = CopyIn{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[59]
+	mi := &file_banger_api_v1_api_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3783,7 +3896,7 @@ func (x *CopyIn) String() string {
 func (*CopyIn) ProtoMessage() {}
 
 func (x *CopyIn) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[59]
+	mi := &file_banger_api_v1_api_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3796,7 +3909,7 @@ func (x *CopyIn) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyIn.ProtoReflect.Descriptor instead.
 func (*CopyIn) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{59}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *CopyIn) GetVm() string {
@@ -3823,7 +3936,7 @@ type CopyResponse struct {
 
 func (x *CopyResponse) Reset() {
 	*x = CopyResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[60]
+	mi := &file_banger_api_v1_api_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3835,7 +3948,7 @@ func (x *CopyResponse) String() string {
 func (*CopyResponse) ProtoMessage() {}
 
 func (x *CopyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[60]
+	mi := &file_banger_api_v1_api_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3848,7 +3961,7 @@ func (x *CopyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyResponse.ProtoReflect.Descriptor instead.
 func (*CopyResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{60}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *CopyResponse) GetCopy() *wire.CopyResponse {
@@ -3985,7 +4098,17 @@ const file_banger_api_v1_api_proto_rawDesc = "" +
 	"\rStartResponse\x125\n" +
 	"\bprogress\x18\x01 \x01(\v2\x17.banger.api.v1.ProgressH\x00R\bprogress\x12#\n" +
 	"\x02vm\x18\x02 \x01(\v2\x11.banger.api.v1.VMH\x00R\x02vmB\x05\n" +
-	"\x03msg\"Q\n" +
+	"\x03msg\"}\n" +
+	"\n" +
+	"SetRequest\x12\x0e\n" +
+	"\x02vm\x18\x01 \x01(\tR\x02vm\x12\x1d\n" +
+	"\n" +
+	"vcpu_count\x18\x02 \x01(\x05R\tvcpuCount\x12!\n" +
+	"\fmemory_bytes\x18\x03 \x01(\x03R\vmemoryBytes\x12\x1d\n" +
+	"\n" +
+	"disk_bytes\x18\x04 \x01(\x03R\tdiskBytes\"0\n" +
+	"\vSetResponse\x12!\n" +
+	"\x02vm\x18\x01 \x01(\v2\x11.banger.api.v1.VMR\x02vm\"Q\n" +
 	"\x0eRestartRequest\x12\x0e\n" +
 	"\x02vm\x18\x01 \x01(\tR\x02vm\x12/\n" +
 	"\x05grace\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x05grace\"t\n" +
@@ -4133,13 +4256,14 @@ const file_banger_api_v1_api_proto_rawDesc = "" +
 	"\x04copy\x18\x02 \x01(\v2\x1a.banger.agent.v1.CopyStartR\x04copy\"Y\n" +
 	"\fCopyResponse\x121\n" +
 	"\x04copy\x18\x01 \x01(\v2\x1d.banger.agent.v1.CopyResponseR\x04copy\x12\x16\n" +
-	"\x06notice\x18\x02 \x01(\tR\x06notice2\x8b\a\n" +
+	"\x06notice\x18\x02 \x01(\tR\x06notice2\xc9\a\n" +
 	"\tVMService\x12@\n" +
 	"\x03Run\x12\x19.banger.api.v1.RunRequest\x1a\x1a.banger.api.v1.RunResponse(\x010\x01\x12C\n" +
 	"\x04Exec\x12\x1a.banger.api.v1.ExecRequest\x1a\x1b.banger.api.v1.ExecResponse(\x010\x01\x12G\n" +
 	"\x06Create\x12\x1c.banger.api.v1.CreateRequest\x1a\x1d.banger.api.v1.CreateResponse0\x01\x12D\n" +
 	"\x05Start\x12\x1b.banger.api.v1.StartRequest\x1a\x1c.banger.api.v1.StartResponse0\x01\x12J\n" +
-	"\aRestart\x12\x1d.banger.api.v1.RestartRequest\x1a\x1e.banger.api.v1.RestartResponse0\x01\x12?\n" +
+	"\aRestart\x12\x1d.banger.api.v1.RestartRequest\x1a\x1e.banger.api.v1.RestartResponse0\x01\x12<\n" +
+	"\x03Set\x12\x19.banger.api.v1.SetRequest\x1a\x1a.banger.api.v1.SetResponse\x12?\n" +
 	"\x04Stop\x12\x1a.banger.api.v1.StopRequest\x1a\x1b.banger.api.v1.StopResponse\x12?\n" +
 	"\x04Kill\x12\x1a.banger.api.v1.KillRequest\x1a\x1b.banger.api.v1.KillResponse\x12E\n" +
 	"\x06Delete\x12\x1c.banger.api.v1.DeleteRequest\x1a\x1d.banger.api.v1.DeleteResponse\x12?\n" +
@@ -4179,7 +4303,7 @@ func file_banger_api_v1_api_proto_rawDescGZIP() []byte {
 	return file_banger_api_v1_api_proto_rawDescData
 }
 
-var file_banger_api_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 63)
+var file_banger_api_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 65)
 var file_banger_api_v1_api_proto_goTypes = []any{
 	(*VM)(nil),                    // 0: banger.api.v1.VM
 	(*Handles)(nil),               // 1: banger.api.v1.Handles
@@ -4196,170 +4320,175 @@ var file_banger_api_v1_api_proto_goTypes = []any{
 	(*CreateResponse)(nil),        // 12: banger.api.v1.CreateResponse
 	(*StartRequest)(nil),          // 13: banger.api.v1.StartRequest
 	(*StartResponse)(nil),         // 14: banger.api.v1.StartResponse
-	(*RestartRequest)(nil),        // 15: banger.api.v1.RestartRequest
-	(*RestartResponse)(nil),       // 16: banger.api.v1.RestartResponse
-	(*StopRequest)(nil),           // 17: banger.api.v1.StopRequest
-	(*StopResponse)(nil),          // 18: banger.api.v1.StopResponse
-	(*KillRequest)(nil),           // 19: banger.api.v1.KillRequest
-	(*KillResponse)(nil),          // 20: banger.api.v1.KillResponse
-	(*DeleteRequest)(nil),         // 21: banger.api.v1.DeleteRequest
-	(*DeleteResponse)(nil),        // 22: banger.api.v1.DeleteResponse
-	(*ListRequest)(nil),           // 23: banger.api.v1.ListRequest
-	(*ListResponse)(nil),          // 24: banger.api.v1.ListResponse
-	(*ShowRequest)(nil),           // 25: banger.api.v1.ShowRequest
-	(*ShowResponse)(nil),          // 26: banger.api.v1.ShowResponse
-	(*LogsRequest)(nil),           // 27: banger.api.v1.LogsRequest
-	(*LogsResponse)(nil),          // 28: banger.api.v1.LogsResponse
-	(*TunnelRequest)(nil),         // 29: banger.api.v1.TunnelRequest
-	(*TunnelStart)(nil),           // 30: banger.api.v1.TunnelStart
-	(*TunnelResponse)(nil),        // 31: banger.api.v1.TunnelResponse
-	(*Image)(nil),                 // 32: banger.api.v1.Image
-	(*Package)(nil),               // 33: banger.api.v1.Package
-	(*BuildImageRequest)(nil),     // 34: banger.api.v1.BuildImageRequest
-	(*BuildImageResponse)(nil),    // 35: banger.api.v1.BuildImageResponse
-	(*ListImagesRequest)(nil),     // 36: banger.api.v1.ListImagesRequest
-	(*ListImagesResponse)(nil),    // 37: banger.api.v1.ListImagesResponse
-	(*ShowImageRequest)(nil),      // 38: banger.api.v1.ShowImageRequest
-	(*ShowImageResponse)(nil),     // 39: banger.api.v1.ShowImageResponse
-	(*DeleteImageRequest)(nil),    // 40: banger.api.v1.DeleteImageRequest
-	(*DeleteImageResponse)(nil),   // 41: banger.api.v1.DeleteImageResponse
-	(*Kernel)(nil),                // 42: banger.api.v1.Kernel
-	(*PullKernelRequest)(nil),     // 43: banger.api.v1.PullKernelRequest
-	(*PullKernelResponse)(nil),    // 44: banger.api.v1.PullKernelResponse
-	(*ImportKernelRequest)(nil),   // 45: banger.api.v1.ImportKernelRequest
-	(*ImportKernelResponse)(nil),  // 46: banger.api.v1.ImportKernelResponse
-	(*ListKernelsRequest)(nil),    // 47: banger.api.v1.ListKernelsRequest
-	(*ListKernelsResponse)(nil),   // 48: banger.api.v1.ListKernelsResponse
-	(*ShowKernelRequest)(nil),     // 49: banger.api.v1.ShowKernelRequest
-	(*ShowKernelResponse)(nil),    // 50: banger.api.v1.ShowKernelResponse
-	(*DeleteKernelRequest)(nil),   // 51: banger.api.v1.DeleteKernelRequest
-	(*DeleteKernelResponse)(nil),  // 52: banger.api.v1.DeleteKernelResponse
-	(*StatusRequest)(nil),         // 53: banger.api.v1.StatusRequest
-	(*StatusResponse)(nil),        // 54: banger.api.v1.StatusResponse
-	(*ShutdownRequest)(nil),       // 55: banger.api.v1.ShutdownRequest
-	(*ShutdownResponse)(nil),      // 56: banger.api.v1.ShutdownResponse
-	(*ErrorDetail)(nil),           // 57: banger.api.v1.ErrorDetail
-	(*CopyRequest)(nil),           // 58: banger.api.v1.CopyRequest
-	(*CopyIn)(nil),                // 59: banger.api.v1.CopyIn
-	(*CopyResponse)(nil),          // 60: banger.api.v1.CopyResponse
-	nil,                           // 61: banger.api.v1.VM.LabelsEntry
-	nil,                           // 62: banger.api.v1.Spec.LabelsEntry
-	(*timestamppb.Timestamp)(nil), // 63: google.protobuf.Timestamp
-	(*wire.ExecRequest)(nil),      // 64: banger.agent.v1.ExecRequest
-	(*wire.ExecStart)(nil),        // 65: banger.agent.v1.ExecStart
-	(*wire.ExecResponse)(nil),     // 66: banger.agent.v1.ExecResponse
-	(*durationpb.Duration)(nil),   // 67: google.protobuf.Duration
-	(*wire.TunnelRequest)(nil),    // 68: banger.agent.v1.TunnelRequest
-	(*wire.TunnelResponse)(nil),   // 69: banger.agent.v1.TunnelResponse
-	(*wire.CopyRequest)(nil),      // 70: banger.agent.v1.CopyRequest
-	(*wire.CopyStart)(nil),        // 71: banger.agent.v1.CopyStart
-	(*wire.CopyResponse)(nil),     // 72: banger.agent.v1.CopyResponse
+	(*SetRequest)(nil),            // 15: banger.api.v1.SetRequest
+	(*SetResponse)(nil),           // 16: banger.api.v1.SetResponse
+	(*RestartRequest)(nil),        // 17: banger.api.v1.RestartRequest
+	(*RestartResponse)(nil),       // 18: banger.api.v1.RestartResponse
+	(*StopRequest)(nil),           // 19: banger.api.v1.StopRequest
+	(*StopResponse)(nil),          // 20: banger.api.v1.StopResponse
+	(*KillRequest)(nil),           // 21: banger.api.v1.KillRequest
+	(*KillResponse)(nil),          // 22: banger.api.v1.KillResponse
+	(*DeleteRequest)(nil),         // 23: banger.api.v1.DeleteRequest
+	(*DeleteResponse)(nil),        // 24: banger.api.v1.DeleteResponse
+	(*ListRequest)(nil),           // 25: banger.api.v1.ListRequest
+	(*ListResponse)(nil),          // 26: banger.api.v1.ListResponse
+	(*ShowRequest)(nil),           // 27: banger.api.v1.ShowRequest
+	(*ShowResponse)(nil),          // 28: banger.api.v1.ShowResponse
+	(*LogsRequest)(nil),           // 29: banger.api.v1.LogsRequest
+	(*LogsResponse)(nil),          // 30: banger.api.v1.LogsResponse
+	(*TunnelRequest)(nil),         // 31: banger.api.v1.TunnelRequest
+	(*TunnelStart)(nil),           // 32: banger.api.v1.TunnelStart
+	(*TunnelResponse)(nil),        // 33: banger.api.v1.TunnelResponse
+	(*Image)(nil),                 // 34: banger.api.v1.Image
+	(*Package)(nil),               // 35: banger.api.v1.Package
+	(*BuildImageRequest)(nil),     // 36: banger.api.v1.BuildImageRequest
+	(*BuildImageResponse)(nil),    // 37: banger.api.v1.BuildImageResponse
+	(*ListImagesRequest)(nil),     // 38: banger.api.v1.ListImagesRequest
+	(*ListImagesResponse)(nil),    // 39: banger.api.v1.ListImagesResponse
+	(*ShowImageRequest)(nil),      // 40: banger.api.v1.ShowImageRequest
+	(*ShowImageResponse)(nil),     // 41: banger.api.v1.ShowImageResponse
+	(*DeleteImageRequest)(nil),    // 42: banger.api.v1.DeleteImageRequest
+	(*DeleteImageResponse)(nil),   // 43: banger.api.v1.DeleteImageResponse
+	(*Kernel)(nil),                // 44: banger.api.v1.Kernel
+	(*PullKernelRequest)(nil),     // 45: banger.api.v1.PullKernelRequest
+	(*PullKernelResponse)(nil),    // 46: banger.api.v1.PullKernelResponse
+	(*ImportKernelRequest)(nil),   // 47: banger.api.v1.ImportKernelRequest
+	(*ImportKernelResponse)(nil),  // 48: banger.api.v1.ImportKernelResponse
+	(*ListKernelsRequest)(nil),    // 49: banger.api.v1.ListKernelsRequest
+	(*ListKernelsResponse)(nil),   // 50: banger.api.v1.ListKernelsResponse
+	(*ShowKernelRequest)(nil),     // 51: banger.api.v1.ShowKernelRequest
+	(*ShowKernelResponse)(nil),    // 52: banger.api.v1.ShowKernelResponse
+	(*DeleteKernelRequest)(nil),   // 53: banger.api.v1.DeleteKernelRequest
+	(*DeleteKernelResponse)(nil),  // 54: banger.api.v1.DeleteKernelResponse
+	(*StatusRequest)(nil),         // 55: banger.api.v1.StatusRequest
+	(*StatusResponse)(nil),        // 56: banger.api.v1.StatusResponse
+	(*ShutdownRequest)(nil),       // 57: banger.api.v1.ShutdownRequest
+	(*ShutdownResponse)(nil),      // 58: banger.api.v1.ShutdownResponse
+	(*ErrorDetail)(nil),           // 59: banger.api.v1.ErrorDetail
+	(*CopyRequest)(nil),           // 60: banger.api.v1.CopyRequest
+	(*CopyIn)(nil),                // 61: banger.api.v1.CopyIn
+	(*CopyResponse)(nil),          // 62: banger.api.v1.CopyResponse
+	nil,                           // 63: banger.api.v1.VM.LabelsEntry
+	nil,                           // 64: banger.api.v1.Spec.LabelsEntry
+	(*timestamppb.Timestamp)(nil), // 65: google.protobuf.Timestamp
+	(*wire.ExecRequest)(nil),      // 66: banger.agent.v1.ExecRequest
+	(*wire.ExecStart)(nil),        // 67: banger.agent.v1.ExecStart
+	(*wire.ExecResponse)(nil),     // 68: banger.agent.v1.ExecResponse
+	(*durationpb.Duration)(nil),   // 69: google.protobuf.Duration
+	(*wire.TunnelRequest)(nil),    // 70: banger.agent.v1.TunnelRequest
+	(*wire.TunnelResponse)(nil),   // 71: banger.agent.v1.TunnelResponse
+	(*wire.CopyRequest)(nil),      // 72: banger.agent.v1.CopyRequest
+	(*wire.CopyStart)(nil),        // 73: banger.agent.v1.CopyStart
+	(*wire.CopyResponse)(nil),     // 74: banger.agent.v1.CopyResponse
 }
 var file_banger_api_v1_api_proto_depIdxs = []int32{
-	63, // 0: banger.api.v1.VM.created_at:type_name -> google.protobuf.Timestamp
-	63, // 1: banger.api.v1.VM.started_at:type_name -> google.protobuf.Timestamp
-	61, // 2: banger.api.v1.VM.labels:type_name -> banger.api.v1.VM.LabelsEntry
+	65, // 0: banger.api.v1.VM.created_at:type_name -> google.protobuf.Timestamp
+	65, // 1: banger.api.v1.VM.started_at:type_name -> google.protobuf.Timestamp
+	63, // 2: banger.api.v1.VM.labels:type_name -> banger.api.v1.VM.LabelsEntry
 	1,  // 3: banger.api.v1.VM.handles:type_name -> banger.api.v1.Handles
-	62, // 4: banger.api.v1.Spec.labels:type_name -> banger.api.v1.Spec.LabelsEntry
+	64, // 4: banger.api.v1.Spec.labels:type_name -> banger.api.v1.Spec.LabelsEntry
 	5,  // 5: banger.api.v1.RunRequest.start:type_name -> banger.api.v1.RunStart
-	64, // 6: banger.api.v1.RunRequest.exec:type_name -> banger.agent.v1.ExecRequest
+	66, // 6: banger.api.v1.RunRequest.exec:type_name -> banger.agent.v1.ExecRequest
 	2,  // 7: banger.api.v1.RunStart.spec:type_name -> banger.api.v1.Spec
-	65, // 8: banger.api.v1.RunStart.command:type_name -> banger.agent.v1.ExecStart
+	67, // 8: banger.api.v1.RunStart.command:type_name -> banger.agent.v1.ExecStart
 	3,  // 9: banger.api.v1.RunResponse.progress:type_name -> banger.api.v1.Progress
 	0,  // 10: banger.api.v1.RunResponse.vm:type_name -> banger.api.v1.VM
-	66, // 11: banger.api.v1.RunResponse.exec:type_name -> banger.agent.v1.ExecResponse
+	68, // 11: banger.api.v1.RunResponse.exec:type_name -> banger.agent.v1.ExecResponse
 	7,  // 12: banger.api.v1.RunResponse.cleanup:type_name -> banger.api.v1.Cleanup
 	9,  // 13: banger.api.v1.ExecRequest.start:type_name -> banger.api.v1.ExecIn
-	64, // 14: banger.api.v1.ExecRequest.exec:type_name -> banger.agent.v1.ExecRequest
-	65, // 15: banger.api.v1.ExecIn.command:type_name -> banger.agent.v1.ExecStart
-	66, // 16: banger.api.v1.ExecResponse.exec:type_name -> banger.agent.v1.ExecResponse
+	66, // 14: banger.api.v1.ExecRequest.exec:type_name -> banger.agent.v1.ExecRequest
+	67, // 15: banger.api.v1.ExecIn.command:type_name -> banger.agent.v1.ExecStart
+	68, // 16: banger.api.v1.ExecResponse.exec:type_name -> banger.agent.v1.ExecResponse
 	2,  // 17: banger.api.v1.CreateRequest.spec:type_name -> banger.api.v1.Spec
 	3,  // 18: banger.api.v1.CreateResponse.progress:type_name -> banger.api.v1.Progress
 	0,  // 19: banger.api.v1.CreateResponse.vm:type_name -> banger.api.v1.VM
 	3,  // 20: banger.api.v1.StartResponse.progress:type_name -> banger.api.v1.Progress
 	0,  // 21: banger.api.v1.StartResponse.vm:type_name -> banger.api.v1.VM
-	67, // 22: banger.api.v1.RestartRequest.grace:type_name -> google.protobuf.Duration
-	3,  // 23: banger.api.v1.RestartResponse.progress:type_name -> banger.api.v1.Progress
-	0,  // 24: banger.api.v1.RestartResponse.vm:type_name -> banger.api.v1.VM
-	67, // 25: banger.api.v1.StopRequest.grace:type_name -> google.protobuf.Duration
-	0,  // 26: banger.api.v1.StopResponse.vm:type_name -> banger.api.v1.VM
-	0,  // 27: banger.api.v1.KillResponse.vm:type_name -> banger.api.v1.VM
-	0,  // 28: banger.api.v1.DeleteResponse.vm:type_name -> banger.api.v1.VM
-	0,  // 29: banger.api.v1.ListResponse.vms:type_name -> banger.api.v1.VM
-	0,  // 30: banger.api.v1.ShowResponse.vm:type_name -> banger.api.v1.VM
-	30, // 31: banger.api.v1.TunnelRequest.start:type_name -> banger.api.v1.TunnelStart
-	68, // 32: banger.api.v1.TunnelRequest.tunnel:type_name -> banger.agent.v1.TunnelRequest
-	69, // 33: banger.api.v1.TunnelResponse.tunnel:type_name -> banger.agent.v1.TunnelResponse
-	33, // 34: banger.api.v1.Image.packages:type_name -> banger.api.v1.Package
-	63, // 35: banger.api.v1.Image.created_at:type_name -> google.protobuf.Timestamp
-	3,  // 36: banger.api.v1.BuildImageResponse.progress:type_name -> banger.api.v1.Progress
-	32, // 37: banger.api.v1.BuildImageResponse.image:type_name -> banger.api.v1.Image
-	32, // 38: banger.api.v1.ListImagesResponse.images:type_name -> banger.api.v1.Image
-	32, // 39: banger.api.v1.ShowImageResponse.image:type_name -> banger.api.v1.Image
-	63, // 40: banger.api.v1.Kernel.created_at:type_name -> google.protobuf.Timestamp
-	3,  // 41: banger.api.v1.PullKernelResponse.progress:type_name -> banger.api.v1.Progress
-	42, // 42: banger.api.v1.PullKernelResponse.kernel:type_name -> banger.api.v1.Kernel
-	42, // 43: banger.api.v1.ImportKernelResponse.kernel:type_name -> banger.api.v1.Kernel
-	42, // 44: banger.api.v1.ListKernelsResponse.kernels:type_name -> banger.api.v1.Kernel
-	42, // 45: banger.api.v1.ShowKernelResponse.kernel:type_name -> banger.api.v1.Kernel
-	63, // 46: banger.api.v1.StatusResponse.started_at:type_name -> google.protobuf.Timestamp
-	59, // 47: banger.api.v1.CopyRequest.start:type_name -> banger.api.v1.CopyIn
-	70, // 48: banger.api.v1.CopyRequest.copy:type_name -> banger.agent.v1.CopyRequest
-	71, // 49: banger.api.v1.CopyIn.copy:type_name -> banger.agent.v1.CopyStart
-	72, // 50: banger.api.v1.CopyResponse.copy:type_name -> banger.agent.v1.CopyResponse
-	4,  // 51: banger.api.v1.VMService.Run:input_type -> banger.api.v1.RunRequest
-	8,  // 52: banger.api.v1.VMService.Exec:input_type -> banger.api.v1.ExecRequest
-	11, // 53: banger.api.v1.VMService.Create:input_type -> banger.api.v1.CreateRequest
-	13, // 54: banger.api.v1.VMService.Start:input_type -> banger.api.v1.StartRequest
-	15, // 55: banger.api.v1.VMService.Restart:input_type -> banger.api.v1.RestartRequest
-	17, // 56: banger.api.v1.VMService.Stop:input_type -> banger.api.v1.StopRequest
-	19, // 57: banger.api.v1.VMService.Kill:input_type -> banger.api.v1.KillRequest
-	21, // 58: banger.api.v1.VMService.Delete:input_type -> banger.api.v1.DeleteRequest
-	23, // 59: banger.api.v1.VMService.List:input_type -> banger.api.v1.ListRequest
-	25, // 60: banger.api.v1.VMService.Show:input_type -> banger.api.v1.ShowRequest
-	27, // 61: banger.api.v1.VMService.Logs:input_type -> banger.api.v1.LogsRequest
-	29, // 62: banger.api.v1.VMService.Tunnel:input_type -> banger.api.v1.TunnelRequest
-	58, // 63: banger.api.v1.VMService.Copy:input_type -> banger.api.v1.CopyRequest
-	34, // 64: banger.api.v1.ImageService.BuildImage:input_type -> banger.api.v1.BuildImageRequest
-	36, // 65: banger.api.v1.ImageService.ListImages:input_type -> banger.api.v1.ListImagesRequest
-	38, // 66: banger.api.v1.ImageService.ShowImage:input_type -> banger.api.v1.ShowImageRequest
-	40, // 67: banger.api.v1.ImageService.DeleteImage:input_type -> banger.api.v1.DeleteImageRequest
-	43, // 68: banger.api.v1.KernelService.PullKernel:input_type -> banger.api.v1.PullKernelRequest
-	45, // 69: banger.api.v1.KernelService.ImportKernel:input_type -> banger.api.v1.ImportKernelRequest
-	47, // 70: banger.api.v1.KernelService.ListKernels:input_type -> banger.api.v1.ListKernelsRequest
-	49, // 71: banger.api.v1.KernelService.ShowKernel:input_type -> banger.api.v1.ShowKernelRequest
-	51, // 72: banger.api.v1.KernelService.DeleteKernel:input_type -> banger.api.v1.DeleteKernelRequest
-	53, // 73: banger.api.v1.DaemonService.Status:input_type -> banger.api.v1.StatusRequest
-	55, // 74: banger.api.v1.DaemonService.Shutdown:input_type -> banger.api.v1.ShutdownRequest
-	6,  // 75: banger.api.v1.VMService.Run:output_type -> banger.api.v1.RunResponse
-	10, // 76: banger.api.v1.VMService.Exec:output_type -> banger.api.v1.ExecResponse
-	12, // 77: banger.api.v1.VMService.Create:output_type -> banger.api.v1.CreateResponse
-	14, // 78: banger.api.v1.VMService.Start:output_type -> banger.api.v1.StartResponse
-	16, // 79: banger.api.v1.VMService.Restart:output_type -> banger.api.v1.RestartResponse
-	18, // 80: banger.api.v1.VMService.Stop:output_type -> banger.api.v1.StopResponse
-	20, // 81: banger.api.v1.VMService.Kill:output_type -> banger.api.v1.KillResponse
-	22, // 82: banger.api.v1.VMService.Delete:output_type -> banger.api.v1.DeleteResponse
-	24, // 83: banger.api.v1.VMService.List:output_type -> banger.api.v1.ListResponse
-	26, // 84: banger.api.v1.VMService.Show:output_type -> banger.api.v1.ShowResponse
-	28, // 85: banger.api.v1.VMService.Logs:output_type -> banger.api.v1.LogsResponse
-	31, // 86: banger.api.v1.VMService.Tunnel:output_type -> banger.api.v1.TunnelResponse
-	60, // 87: banger.api.v1.VMService.Copy:output_type -> banger.api.v1.CopyResponse
-	35, // 88: banger.api.v1.ImageService.BuildImage:output_type -> banger.api.v1.BuildImageResponse
-	37, // 89: banger.api.v1.ImageService.ListImages:output_type -> banger.api.v1.ListImagesResponse
-	39, // 90: banger.api.v1.ImageService.ShowImage:output_type -> banger.api.v1.ShowImageResponse
-	41, // 91: banger.api.v1.ImageService.DeleteImage:output_type -> banger.api.v1.DeleteImageResponse
-	44, // 92: banger.api.v1.KernelService.PullKernel:output_type -> banger.api.v1.PullKernelResponse
-	46, // 93: banger.api.v1.KernelService.ImportKernel:output_type -> banger.api.v1.ImportKernelResponse
-	48, // 94: banger.api.v1.KernelService.ListKernels:output_type -> banger.api.v1.ListKernelsResponse
-	50, // 95: banger.api.v1.KernelService.ShowKernel:output_type -> banger.api.v1.ShowKernelResponse
-	52, // 96: banger.api.v1.KernelService.DeleteKernel:output_type -> banger.api.v1.DeleteKernelResponse
-	54, // 97: banger.api.v1.DaemonService.Status:output_type -> banger.api.v1.StatusResponse
-	56, // 98: banger.api.v1.DaemonService.Shutdown:output_type -> banger.api.v1.ShutdownResponse
-	75, // [75:99] is the sub-list for method output_type
-	51, // [51:75] is the sub-list for method input_type
-	51, // [51:51] is the sub-list for extension type_name
-	51, // [51:51] is the sub-list for extension extendee
-	0,  // [0:51] is the sub-list for field type_name
+	0,  // 22: banger.api.v1.SetResponse.vm:type_name -> banger.api.v1.VM
+	69, // 23: banger.api.v1.RestartRequest.grace:type_name -> google.protobuf.Duration
+	3,  // 24: banger.api.v1.RestartResponse.progress:type_name -> banger.api.v1.Progress
+	0,  // 25: banger.api.v1.RestartResponse.vm:type_name -> banger.api.v1.VM
+	69, // 26: banger.api.v1.StopRequest.grace:type_name -> google.protobuf.Duration
+	0,  // 27: banger.api.v1.StopResponse.vm:type_name -> banger.api.v1.VM
+	0,  // 28: banger.api.v1.KillResponse.vm:type_name -> banger.api.v1.VM
+	0,  // 29: banger.api.v1.DeleteResponse.vm:type_name -> banger.api.v1.VM
+	0,  // 30: banger.api.v1.ListResponse.vms:type_name -> banger.api.v1.VM
+	0,  // 31: banger.api.v1.ShowResponse.vm:type_name -> banger.api.v1.VM
+	32, // 32: banger.api.v1.TunnelRequest.start:type_name -> banger.api.v1.TunnelStart
+	70, // 33: banger.api.v1.TunnelRequest.tunnel:type_name -> banger.agent.v1.TunnelRequest
+	71, // 34: banger.api.v1.TunnelResponse.tunnel:type_name -> banger.agent.v1.TunnelResponse
+	35, // 35: banger.api.v1.Image.packages:type_name -> banger.api.v1.Package
+	65, // 36: banger.api.v1.Image.created_at:type_name -> google.protobuf.Timestamp
+	3,  // 37: banger.api.v1.BuildImageResponse.progress:type_name -> banger.api.v1.Progress
+	34, // 38: banger.api.v1.BuildImageResponse.image:type_name -> banger.api.v1.Image
+	34, // 39: banger.api.v1.ListImagesResponse.images:type_name -> banger.api.v1.Image
+	34, // 40: banger.api.v1.ShowImageResponse.image:type_name -> banger.api.v1.Image
+	65, // 41: banger.api.v1.Kernel.created_at:type_name -> google.protobuf.Timestamp
+	3,  // 42: banger.api.v1.PullKernelResponse.progress:type_name -> banger.api.v1.Progress
+	44, // 43: banger.api.v1.PullKernelResponse.kernel:type_name -> banger.api.v1.Kernel
+	44, // 44: banger.api.v1.ImportKernelResponse.kernel:type_name -> banger.api.v1.Kernel
+	44, // 45: banger.api.v1.ListKernelsResponse.kernels:type_name -> banger.api.v1.Kernel
+	44, // 46: banger.api.v1.ShowKernelResponse.kernel:type_name -> banger.api.v1.Kernel
+	65, // 47: banger.api.v1.StatusResponse.started_at:type_name -> google.protobuf.Timestamp
+	61, // 48: banger.api.v1.CopyRequest.start:type_name -> banger.api.v1.CopyIn
+	72, // 49: banger.api.v1.CopyRequest.copy:type_name -> banger.agent.v1.CopyRequest
+	73, // 50: banger.api.v1.CopyIn.copy:type_name -> banger.agent.v1.CopyStart
+	74, // 51: banger.api.v1.CopyResponse.copy:type_name -> banger.agent.v1.CopyResponse
+	4,  // 52: banger.api.v1.VMService.Run:input_type -> banger.api.v1.RunRequest
+	8,  // 53: banger.api.v1.VMService.Exec:input_type -> banger.api.v1.ExecRequest
+	11, // 54: banger.api.v1.VMService.Create:input_type -> banger.api.v1.CreateRequest
+	13, // 55: banger.api.v1.VMService.Start:input_type -> banger.api.v1.StartRequest
+	17, // 56: banger.api.v1.VMService.Restart:input_type -> banger.api.v1.RestartRequest
+	15, // 57: banger.api.v1.VMService.Set:input_type -> banger.api.v1.SetRequest
+	19, // 58: banger.api.v1.VMService.Stop:input_type -> banger.api.v1.StopRequest
+	21, // 59: banger.api.v1.VMService.Kill:input_type -> banger.api.v1.KillRequest
+	23, // 60: banger.api.v1.VMService.Delete:input_type -> banger.api.v1.DeleteRequest
+	25, // 61: banger.api.v1.VMService.List:input_type -> banger.api.v1.ListRequest
+	27, // 62: banger.api.v1.VMService.Show:input_type -> banger.api.v1.ShowRequest
+	29, // 63: banger.api.v1.VMService.Logs:input_type -> banger.api.v1.LogsRequest
+	31, // 64: banger.api.v1.VMService.Tunnel:input_type -> banger.api.v1.TunnelRequest
+	60, // 65: banger.api.v1.VMService.Copy:input_type -> banger.api.v1.CopyRequest
+	36, // 66: banger.api.v1.ImageService.BuildImage:input_type -> banger.api.v1.BuildImageRequest
+	38, // 67: banger.api.v1.ImageService.ListImages:input_type -> banger.api.v1.ListImagesRequest
+	40, // 68: banger.api.v1.ImageService.ShowImage:input_type -> banger.api.v1.ShowImageRequest
+	42, // 69: banger.api.v1.ImageService.DeleteImage:input_type -> banger.api.v1.DeleteImageRequest
+	45, // 70: banger.api.v1.KernelService.PullKernel:input_type -> banger.api.v1.PullKernelRequest
+	47, // 71: banger.api.v1.KernelService.ImportKernel:input_type -> banger.api.v1.ImportKernelRequest
+	49, // 72: banger.api.v1.KernelService.ListKernels:input_type -> banger.api.v1.ListKernelsRequest
+	51, // 73: banger.api.v1.KernelService.ShowKernel:input_type -> banger.api.v1.ShowKernelRequest
+	53, // 74: banger.api.v1.KernelService.DeleteKernel:input_type -> banger.api.v1.DeleteKernelRequest
+	55, // 75: banger.api.v1.DaemonService.Status:input_type -> banger.api.v1.StatusRequest
+	57, // 76: banger.api.v1.DaemonService.Shutdown:input_type -> banger.api.v1.ShutdownRequest
+	6,  // 77: banger.api.v1.VMService.Run:output_type -> banger.api.v1.RunResponse
+	10, // 78: banger.api.v1.VMService.Exec:output_type -> banger.api.v1.ExecResponse
+	12, // 79: banger.api.v1.VMService.Create:output_type -> banger.api.v1.CreateResponse
+	14, // 80: banger.api.v1.VMService.Start:output_type -> banger.api.v1.StartResponse
+	18, // 81: banger.api.v1.VMService.Restart:output_type -> banger.api.v1.RestartResponse
+	16, // 82: banger.api.v1.VMService.Set:output_type -> banger.api.v1.SetResponse
+	20, // 83: banger.api.v1.VMService.Stop:output_type -> banger.api.v1.StopResponse
+	22, // 84: banger.api.v1.VMService.Kill:output_type -> banger.api.v1.KillResponse
+	24, // 85: banger.api.v1.VMService.Delete:output_type -> banger.api.v1.DeleteResponse
+	26, // 86: banger.api.v1.VMService.List:output_type -> banger.api.v1.ListResponse
+	28, // 87: banger.api.v1.VMService.Show:output_type -> banger.api.v1.ShowResponse
+	30, // 88: banger.api.v1.VMService.Logs:output_type -> banger.api.v1.LogsResponse
+	33, // 89: banger.api.v1.VMService.Tunnel:output_type -> banger.api.v1.TunnelResponse
+	62, // 90: banger.api.v1.VMService.Copy:output_type -> banger.api.v1.CopyResponse
+	37, // 91: banger.api.v1.ImageService.BuildImage:output_type -> banger.api.v1.BuildImageResponse
+	39, // 92: banger.api.v1.ImageService.ListImages:output_type -> banger.api.v1.ListImagesResponse
+	41, // 93: banger.api.v1.ImageService.ShowImage:output_type -> banger.api.v1.ShowImageResponse
+	43, // 94: banger.api.v1.ImageService.DeleteImage:output_type -> banger.api.v1.DeleteImageResponse
+	46, // 95: banger.api.v1.KernelService.PullKernel:output_type -> banger.api.v1.PullKernelResponse
+	48, // 96: banger.api.v1.KernelService.ImportKernel:output_type -> banger.api.v1.ImportKernelResponse
+	50, // 97: banger.api.v1.KernelService.ListKernels:output_type -> banger.api.v1.ListKernelsResponse
+	52, // 98: banger.api.v1.KernelService.ShowKernel:output_type -> banger.api.v1.ShowKernelResponse
+	54, // 99: banger.api.v1.KernelService.DeleteKernel:output_type -> banger.api.v1.DeleteKernelResponse
+	56, // 100: banger.api.v1.DaemonService.Status:output_type -> banger.api.v1.StatusResponse
+	58, // 101: banger.api.v1.DaemonService.Shutdown:output_type -> banger.api.v1.ShutdownResponse
+	77, // [77:102] is the sub-list for method output_type
+	52, // [52:77] is the sub-list for method input_type
+	52, // [52:52] is the sub-list for extension type_name
+	52, // [52:52] is the sub-list for extension extendee
+	0,  // [0:52] is the sub-list for field type_name
 }
 
 func init() { file_banger_api_v1_api_proto_init() }
@@ -4391,28 +4520,28 @@ func file_banger_api_v1_api_proto_init() {
 		(*StartResponse_Progress)(nil),
 		(*StartResponse_Vm)(nil),
 	}
-	file_banger_api_v1_api_proto_msgTypes[16].OneofWrappers = []any{
+	file_banger_api_v1_api_proto_msgTypes[18].OneofWrappers = []any{
 		(*RestartResponse_Progress)(nil),
 		(*RestartResponse_Vm)(nil),
 	}
-	file_banger_api_v1_api_proto_msgTypes[29].OneofWrappers = []any{
+	file_banger_api_v1_api_proto_msgTypes[31].OneofWrappers = []any{
 		(*TunnelRequest_Start)(nil),
 		(*TunnelRequest_Tunnel)(nil),
 	}
-	file_banger_api_v1_api_proto_msgTypes[35].OneofWrappers = []any{
+	file_banger_api_v1_api_proto_msgTypes[37].OneofWrappers = []any{
 		(*BuildImageResponse_Progress)(nil),
 		(*BuildImageResponse_Image)(nil),
 	}
-	file_banger_api_v1_api_proto_msgTypes[44].OneofWrappers = []any{
+	file_banger_api_v1_api_proto_msgTypes[46].OneofWrappers = []any{
 		(*PullKernelResponse_Progress)(nil),
 		(*PullKernelResponse_Kernel)(nil),
 	}
-	file_banger_api_v1_api_proto_msgTypes[45].OneofWrappers = []any{
+	file_banger_api_v1_api_proto_msgTypes[47].OneofWrappers = []any{
 		(*ImportKernelRequest_Name)(nil),
 		(*ImportKernelRequest_Image)(nil),
 		(*ImportKernelRequest_Modules)(nil),
 	}
-	file_banger_api_v1_api_proto_msgTypes[58].OneofWrappers = []any{
+	file_banger_api_v1_api_proto_msgTypes[60].OneofWrappers = []any{
 		(*CopyRequest_Start)(nil),
 		(*CopyRequest_Copy)(nil),
 	}
@@ -4422,7 +4551,7 @@ func file_banger_api_v1_api_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_banger_api_v1_api_proto_rawDesc), len(file_banger_api_v1_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   63,
+			NumMessages:   65,
 			NumExtensions: 0,
 			NumServices:   4,
 		},

@@ -54,17 +54,35 @@ func (sizeFlag) Type() string { return "SIZE" }
 
 // specFlags are those that say what machine is wanted.
 type specFlags struct {
+	sizeFlags
 	spec   api.Spec
 	labels []string
+}
+
+// sizeFlags say how large a machine is to be.
+type sizeFlags struct {
+	vcpus        int32
+	memory, disk int64 // bytes
+}
+
+func (s *sizeFlags) add(f *pflag.FlagSet) {
+	f.Int32Var(&s.vcpus, "vcpus", 0, "`NUMBER` of virtual CPUs")
+	f.Var(sizeFlag{&s.memory}, "memory", "its memory, as in 512M or 2G")
+	f.Var(sizeFlag{&s.disk}, "disk-size", "the disk under /root, as in 8G")
+}
+
+func (s *sizeFlags) check(f *pflag.FlagSet) error {
+	if f.Changed("vcpus") && s.vcpus < 1 {
+		return usage("--vcpus %d: it takes at least 1", s.vcpus)
+	}
+	return nil
 }
 
 func (s *specFlags) add(f *pflag.FlagSet) {
 	f.StringVar(&s.spec.Name, "name", "", "`NAME` of the machine; it stays")
 	f.StringVar(&s.spec.Image, "image", "", "`NAME` of the image that it stands on")
 	f.StringVar(&s.spec.Kernel, "kernel", "", "`NAME` of its kernel")
-	f.Int32Var(&s.spec.VcpuCount, "vcpus", 0, "`NUMBER` of virtual CPUs")
-	f.Var(sizeFlag{&s.spec.MemoryBytes}, "memory", "its memory, as in 512M or 2G")
-	f.Var(sizeFlag{&s.spec.DiskBytes}, "disk-size", "the disk under /root, as in 8G")
+	s.sizeFlags.add(f)
 	f.StringVar(&s.spec.Network, "network", "", "`MODE`: nat (through the host), or none")
 	f.StringArrayVar(&s.labels, "label", nil, "`KEY=VALUE` to keep with it; may be repeated")
 	f.StringVar(&s.spec.Driver, "driver", "", "`NAME` of the virtual machine monitor")
@@ -72,9 +90,10 @@ func (s *specFlags) add(f *pflag.FlagSet) {
 
 // finish checks what flags cannot.
 func (s *specFlags) finish(f *pflag.FlagSet) (*api.Spec, error) {
-	if f.Changed("vcpus") && s.spec.VcpuCount < 1 {
-		return nil, usage("--vcpus %d: it takes at least 1", s.spec.VcpuCount)
+	if err := s.check(f); err != nil {
+		return nil, err
 	}
+	s.spec.VcpuCount, s.spec.MemoryBytes, s.spec.DiskBytes = s.vcpus, s.memory, s.disk
 	for _, name := range []string{"name", "image", "kernel", "driver", "network"} {
 		if f.Changed(name) && f.Lookup(name).Value.String() == "" {
 			return nil, usage("--%s is empty", name)

@@ -48,7 +48,7 @@ func Real(p config.Paths, c config.Config, log *slog.Logger) (Mechanisms, error)
 	m := Mechanisms{
 		Drivers: map[string]lifecycle.Driver{q.Name(): {Driver: q, Layers: qcow2.Layers{}}},
 		Finder:  &handle.Finder{},
-		Work:    workdisk.New(ext4.MakeEmpty),
+		Work:    workdisk.New(ext4.MakeEmpty, ext4.Grow),
 		Network: linux.New(linux.Options{Tag: p.Tag, Root: p.State, Log: log}),
 		Names:   &names{log: log},
 		Images:  images,

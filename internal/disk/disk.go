@@ -56,6 +56,10 @@ type Work interface {
 	// 0600. If it exists already it is left as it is. On an error nothing is
 	// left. Base is not used.
 	Create(ctx context.Context, l Layer) error
+	// Grow makes a disk that nobody uses l.SizeBytes large, with its file
+	// system, which is checked first; one that is as large or larger already
+	// is left as it is. On an error what is in it is as it was.
+	Grow(ctx context.Context, l Layer) error
 	// Delete removes it, and succeeds if there is none.
 	Delete(ctx context.Context, l Layer) error
 	// Path is where it stands; pure.

@@ -27,10 +27,14 @@ type Detached struct {
 	Credential *Credential
 }
 
-// Credential is who a detached process runs as.
+// Credential is who a process runs as.
 type Credential struct {
 	UID, GID uint32
 	Groups   []uint32
+}
+
+func (c Credential) sys() *syscall.Credential {
+	return &syscall.Credential{Uid: c.UID, Gid: c.GID, Groups: c.Groups}
 }
 
 // Start starts the process in a session of its own, with /dev/null as its
@@ -61,7 +65,7 @@ func (d Detached) Start() (*os.Process, error) {
 		attr.Env = Env()
 	}
 	if c := d.Credential; c != nil {
-		attr.Sys.Credential = &syscall.Credential{Uid: c.UID, Gid: c.GID, Groups: c.Groups}
+		attr.Sys.Credential = c.sys()
 	}
 	// Descriptors that we were started with and know nothing of (a CI job's
 	// pipes) must not live on in a process that outlives us.

@@ -37,6 +37,8 @@ type Cmd struct {
 	// Tied makes the program die when this process does, however that
 	// happens. What it has started lives on.
 	Tied bool
+	// Credential is who the program runs as; nil: the caller.
+	Credential *Credential
 }
 
 // ExitError says that a program ran and ended badly.
@@ -78,6 +80,9 @@ func (c Cmd) Run(ctx context.Context) ([]byte, error) {
 	cmd.Stderr = tail
 	// A group of its own, so that what it started ends with it.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if c.Credential != nil {
+		cmd.SysProcAttr.Credential = c.Credential.sys()
+	}
 	if c.Tied {
 		// The kernel sends it when the thread that forked ends (prctl(2)).
 		runtime.LockOSThread()

@@ -33,6 +33,8 @@ type Records interface {
 	List(ctx context.Context) ([]vm.VM, error)
 	// Change checks and records one step in a machine's life.
 	Change(ctx context.Context, id vm.ID, c vm.Change) (vm.VM, error)
+	// Resize records another size of a machine that is stopped.
+	Resize(ctx context.Context, id vm.ID, n vm.Size) (vm.VM, error)
 	Delete(ctx context.Context, id vm.ID) error
 	// Subnet is what machines get their addresses from; zero: not set yet.
 	Subnet(ctx context.Context) (netip.Prefix, error)

@@ -125,6 +125,26 @@ func (s *Store) Change(ctx context.Context, id vm.ID, c vm.Change) (v vm.VM, err
 	return v, nil
 }
 
+// Resize records another size of a machine, of which zero leaves a part as it
+// is, and returns the record as it is then. A machine that is not stopped is
+// [errkind.Conflict].
+func (s *Store) Resize(ctx context.Context, id vm.ID, n vm.Size) (v vm.VM, err error) {
+	err = s.update(ctx, "Resize", func(tx tx) (err error) {
+		if v, err = machineByID(ctx, tx, id); err != nil {
+			return err
+		}
+		if err := v.CheckResizable(); err != nil {
+			return err
+		}
+		v.Spec = v.Spec.Resized(n)
+		return updateMachine(ctx, tx, v)
+	})
+	if err != nil {
+		return vm.VM{}, err
+	}
+	return v, nil
+}
+
 // Delete removes a machine's record. It succeeds if there is none.
 func (s *Store) Delete(ctx context.Context, id vm.ID) error {
 	return s.update(ctx, "Delete", func(tx tx) error {

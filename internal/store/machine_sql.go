@@ -39,9 +39,11 @@ func insertMachine(ctx context.Context, tx tx, v vm.VM) error {
 func updateMachine(ctx context.Context, tx tx, v vm.VM) error {
 	_, err := tx.ExecContext(ctx, `
 		UPDATE machines
-		SET state = ?, state_reason = ?, last_error = ?, image_id = ?, started_at = ?
+		SET state = ?, state_reason = ?, last_error = ?, image_id = ?, started_at = ?,
+			vcpus = ?, memory_bytes = ?, disk_bytes = ?
 		WHERE id = ?`,
-		string(v.State), v.StateReason, v.LastError, v.Spec.ImageID, nullTime(v.StartedAt), string(v.ID))
+		string(v.State), v.StateReason, v.LastError, v.Spec.ImageID, nullTime(v.StartedAt),
+		v.Spec.VCPUs, v.Spec.MemoryBytes, v.Spec.DiskBytes, string(v.ID))
 	return err
 }
 

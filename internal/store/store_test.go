@@ -237,6 +237,28 @@ func TestList(t *testing.T) {
 	}
 }
 
+func TestResize(t *testing.T) {
+	s := newStore(t, options())
+	v := mustCreate(t, s, machine("web"))
+	want := v
+	want.Spec.VCPUs, want.Spec.DiskBytes = 3, 1<<30
+	got, err := s.Resize(t.Context(), v.ID, vm.Size{VCPUs: 3, DiskBytes: 1 << 30})
+	if d := cmp.Diff(want, got); err != nil || d != "" {
+		t.Errorf("Resize: %v (-want +got):\n%s", err, d)
+	}
+	again, err := s.Get(t.Context(), v.ID)
+	if d := cmp.Diff(want, again); err != nil || d != "" {
+		t.Errorf("Get: %v (-want +got):\n%s", err, d)
+	}
+	if _, err := s.Change(t.Context(), v.ID, vm.Change{To: vm.Starting}); err != nil {
+		t.Fatal(err)
+	}
+	_, err = s.Resize(t.Context(), v.ID, vm.Size{VCPUs: 1})
+	fails(t, err, errkind.Conflict, "is starting")
+	_, err = s.Resize(t.Context(), "01234567", vm.Size{VCPUs: 1})
+	fails(t, err, errkind.NotFound, "01234567")
+}
+
 func TestResolve(t *testing.T) {
 	s := newStore(t, options())
 	for id, name := range map[vm.ID]string{"abc00001": "web", "abc00002": "db", "def00003": "abc", "12345678": "def00003"} {

@@ -30,3 +30,16 @@ func (v VM) Check(to State) error {
 	}
 	return errkind.WithHint(errkind.New(errkind.Conflict, "machine %q %s", v.Name, is), d.hint+v.Name)
 }
+
+// CheckResizable reports why a machine's size cannot be changed now, an error
+// of kind [errkind.Conflict]: it is not stopped.
+func (v VM) CheckResizable() error {
+	if v.State == Stopped || v.State == Created {
+		return nil
+	}
+	err := errkind.New(errkind.Conflict, "machine %q %s: its size is changed while it is stopped", v.Name, doing[v.State].is)
+	if v.State.Up() {
+		return errkind.WithHint(err, "banger vm stop "+v.Name)
+	}
+	return errkind.WithHint(err, doing[v.State].hint+v.Name)
+}

@@ -1,6 +1,9 @@
 package vm
 
-import "time"
+import (
+	"cmp"
+	"time"
+)
 
 // VM is the durable record of a machine: what was asked for and what was last
 // recorded. Nothing in it tells what is true of the machine now (its pid, its
@@ -32,6 +35,21 @@ type Spec struct {
 	DiskBytes   int64  // size of the work disk
 	Network     string // "nat" or "none", as package network has them
 	Labels      map[string]string
+}
+
+// Size is how large a machine is to be; zero leaves a part as it is.
+type Size struct {
+	VCPUs       int
+	MemoryBytes int64
+	DiskBytes   int64
+}
+
+// Resized is s with another size.
+func (s Spec) Resized(n Size) Spec {
+	s.VCPUs = cmp.Or(n.VCPUs, s.VCPUs)
+	s.MemoryBytes = cmp.Or(n.MemoryBytes, s.MemoryBytes)
+	s.DiskBytes = cmp.Or(n.DiskBytes, s.DiskBytes)
+	return s
 }
 
 // UIDRange is the range of user ids that machines' VMMs may run as.

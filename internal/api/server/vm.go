@@ -68,6 +68,16 @@ func (s *Server) Restart(ctx context.Context, req *connect.Request[api.RestartRe
 	return stream.Send(&api.RestartResponse{Msg: &api.RestartResponse_Vm{Vm: s.toAPI(v)}})
 }
 
+// Set changes a machine's size.
+func (s *Server) Set(ctx context.Context, req *connect.Request[api.SetRequest]) (*connect.Response[api.SetResponse], error) {
+	size := vm.Size{VCPUs: int(req.Msg.VcpuCount), MemoryBytes: req.Msg.MemoryBytes, DiskBytes: req.Msg.DiskBytes}
+	v, err := s.change(ctx, req.Msg.Vm, func(ctx context.Context, id vm.ID) (vm.VM, error) { return s.m.Set(ctx, id, size) })
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&api.SetResponse{Vm: s.toAPI(v)}), nil
+}
+
 // graceOf is how long a guest has to power off: negative for what is
 // configured.
 func graceOf(g *durationpb.Duration) time.Duration {

@@ -100,7 +100,7 @@ func (ls Layers) Delete(_ context.Context, l disk.Layer) error {
 
 // Work is a fake [disk.Work]: a sparse file without a file system.
 type Work struct {
-	// Fail's operations are "work.create" and "work.delete".
+	// Fail's operations are "work.create", "work.grow" and "work.delete".
 	Fail Fault
 }
 
@@ -119,6 +119,17 @@ func (w Work) Create(ctx context.Context, l disk.Layer) error {
 			return fmt.Errorf("a work disk of %d bytes is too small or too large", l.SizeBytes)
 		}
 		return makeFile(w.Path(l), l.SizeBytes, l.UID)
+	})
+}
+
+// Grow makes the file longer.
+func (w Work) Grow(_ context.Context, l disk.Layer) error {
+	return w.Fail.around("work.grow", func() error {
+		fi, err := os.Lstat(w.Path(l))
+		if err != nil || fi.Size() >= l.SizeBytes {
+			return err
+		}
+		return os.Truncate(w.Path(l), l.SizeBytes)
 	})
 }
 

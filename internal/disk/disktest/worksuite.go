@@ -19,6 +19,7 @@ func RunWork(t *testing.T, newWork func(t *testing.T) disk.Work) {
 		{"Life", testWorkLife},
 		{"CreateKeepsWhatIsThere", testWorkKeeps},
 		{"CreateFails", testWorkFails},
+		{"Grow", testWorkGrows},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -59,6 +60,29 @@ func testWorkLife(t *testing.T, w disk.Work, l disk.Layer) {
 			}
 		}
 		wantEmpty(t, l.Dir)
+	}
+}
+
+// A disk that grows keeps what is in it and whose it is, and never shrinks.
+func testWorkGrows(t *testing.T, w disk.Work, l disk.Layer) {
+	if err := w.Grow(t.Context(), l); err == nil {
+		t.Error("a disk grew that is not there")
+	}
+	if err := w.Create(t.Context(), l); err != nil {
+		t.Fatalf("Create = %v", err)
+	}
+	bigger := l
+	bigger.SizeBytes *= 2
+	for _, grow := range []disk.Layer{bigger, bigger, l} {
+		if err := w.Grow(t.Context(), grow); err != nil {
+			t.Errorf("Grow to %d = %v", grow.SizeBytes, err)
+		}
+		if fi := wantFile(t, w.Path(l), l.UID); fi.Size() != bigger.SizeBytes {
+			t.Errorf("the disk has %d bytes, want %d", fi.Size(), bigger.SizeBytes)
+		}
+	}
+	if err := w.Delete(t.Context(), bare(l)); err != nil {
+		t.Errorf("Delete = %v", err)
 	}
 }
 

@@ -21,6 +21,7 @@ import (
 
 	"banger/internal/disk"
 	"banger/internal/errkind"
+	"banger/internal/plainfile"
 )
 
 const (
@@ -33,6 +34,10 @@ const (
 	blockSize = 4096
 )
 
+// Grow makes the ext4 file system in the file at path size bytes large, as a
+// user without rights: the file is a guest's; it is ext4.Grow.
+type Grow func(ctx context.Context, path string, size int64, uid uint32) error
+
 // Make makes an empty ext4 file system of size bytes in a sparse file at path,
 // where there is none; it is ext4.MakeEmpty.
 type Make func(ctx context.Context, path string, size int64) error
@@ -41,6 +46,7 @@ type Make func(ctx context.Context, path string, size int64) error
 // be called concurrently.
 type Disks struct {
 	mkfs Make
+	grow Grow
 
 	mu        sync.Mutex
 	templates map[int64]template // guarded by mu; by size
@@ -48,9 +54,9 @@ type Disks struct {
 
 var _ disk.Work = (*Disks)(nil)
 
-// New returns work disks whose file systems mkfs makes.
-func New(mkfs Make) *Disks {
-	return &Disks{mkfs: mkfs, templates: map[int64]template{}}
+// New returns work disks whose file systems mkfs makes and grow makes larger.
+func New(mkfs Make, grow Grow) *Disks {
+	return &Disks{mkfs: mkfs, grow: grow, templates: map[int64]template{}}
 }
 
 // Path is the file.
@@ -58,12 +64,38 @@ func (*Disks) Path(l disk.Layer) string { return filepath.Join(l.Dir, fileName) 
 
 // Create makes a disk; see [disk.Work].
 func (d *Disks) Create(ctx context.Context, l disk.Layer) error {
-	if l.SizeBytes < minSize || l.SizeBytes > maxSize || l.SizeBytes%blockSize != 0 {
-		return errkind.New(errkind.Usage, "a work disk of %d bytes: it has %d MiB to %d TiB, in whole blocks of %d bytes",
-			l.SizeBytes, minSize>>20, maxSize>>40, blockSize)
+	if err := checkSize(l.SizeBytes); err != nil {
+		return err
 	}
 	if err := d.create(ctx, l); err != nil {
 		return fmt.Errorf("create work disk: %w", err)
+	}
+	return nil
+}
+
+func checkSize(n int64) error {
+	if n < minSize || n > maxSize || n%blockSize != 0 {
+		return errkind.New(errkind.Usage, "a work disk of %d bytes: it has %d MiB to %d TiB, in whole blocks of %d bytes",
+			n, minSize>>20, maxSize>>40, blockSize)
+	}
+	return nil
+}
+
+// Grow makes a disk larger; see [disk.Work].
+func (d *Disks) Grow(ctx context.Context, l disk.Layer) error {
+	if err := checkSize(l.SizeBytes); err != nil {
+		return err
+	}
+	f, err := plainfile.Open(d.Path(l), os.O_RDONLY, 0)
+	if err != nil {
+		return fmt.Errorf("grow work disk: %w", err)
+	}
+	fi, err := f.Stat()
+	if err = errors.Join(err, f.Close()); err == nil && fi.Size() < l.SizeBytes {
+		err = d.grow(ctx, d.Path(l), l.SizeBytes, l.UID)
+	}
+	if err != nil {
+		return fmt.Errorf("grow work disk: %w", err)
 	}
 	return nil
 }

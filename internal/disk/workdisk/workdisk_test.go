@@ -22,9 +22,9 @@ func layer(t testing.TB, size int64) disk.Layer {
 }
 
 func TestSuite(t *testing.T) {
-	shared := New(ext4.MakeEmpty)
+	shared := New(ext4.MakeEmpty, ext4.Grow)
 	t.Run("made", func(t *testing.T) {
-		disktest.RunWork(t, func(*testing.T) disk.Work { return New(ext4.MakeEmpty) })
+		disktest.RunWork(t, func(*testing.T) disk.Work { return New(ext4.MakeEmpty, ext4.Grow) })
 	})
 	t.Run("from a template", func(t *testing.T) {
 		disktest.RunWork(t, func(*testing.T) disk.Work { return shared })
@@ -38,7 +38,7 @@ func TestTemplate(t *testing.T) {
 	d := New(func(ctx context.Context, path string, size int64) error {
 		calls++
 		return ext4.MakeEmpty(ctx, path, size)
-	})
+	}, ext4.Grow)
 	var first template
 	for i := range 3 {
 		l := layer(t, 64<<20)
@@ -83,7 +83,7 @@ func equal(a, b template) bool {
 func TestTemplateIsBounded(t *testing.T) {
 	d := New(func(_ context.Context, path string, size int64) error {
 		return os.WriteFile(path, []byte(strings.Repeat("x", int(size))), 0o600)
-	})
+	}, ext4.Grow)
 	for range 2 { // too large to be kept, made each time
 		l := layer(t, 32<<20)
 		if err := d.Create(t.Context(), l); err != nil {
@@ -94,7 +94,7 @@ func TestTemplateIsBounded(t *testing.T) {
 		t.Errorf("%d templates are kept, want none", len(d.templates))
 	}
 
-	d = New(func(_ context.Context, path string, size int64) error { return hole(path, size) })
+	d = New(func(_ context.Context, path string, size int64) error { return hole(path, size) }, ext4.Grow)
 	for i := range 2 * maxTemplates {
 		if err := d.Create(t.Context(), layer(t, minSize+int64(i)*blockSize)); err != nil {
 			t.Fatal(err)
@@ -143,7 +143,7 @@ func hole(path string, size int64) error {
 }
 
 func TestConcurrently(t *testing.T) {
-	d := New(ext4.MakeEmpty)
+	d := New(ext4.MakeEmpty, ext4.Grow)
 	var wg sync.WaitGroup
 	for range 4 {
 		l := layer(t, 64<<20)
@@ -158,7 +158,7 @@ func TestConcurrently(t *testing.T) {
 
 func TestCreateFails(t *testing.T) {
 	boom := errors.New("boom")
-	d := New(func(context.Context, string, int64) error { return boom })
+	d := New(func(context.Context, string, int64) error { return boom }, ext4.Grow)
 	l := layer(t, 64<<20)
 	if err := d.Create(t.Context(), l); !errors.Is(err, boom) {
 		t.Errorf("Create = %v", err)
@@ -169,7 +169,7 @@ func TestCreateFails(t *testing.T) {
 		},
 		"of another size": func(_ context.Context, path string, size int64) error { return hole(path, size/2) },
 	} {
-		if err := New(mkfs).Create(t.Context(), l); err == nil {
+		if err := New(mkfs, ext4.Grow).Create(t.Context(), l); err == nil {
 			t.Errorf("%s: Create succeeded", name)
 		}
 	}
@@ -184,7 +184,7 @@ func TestCreateFails(t *testing.T) {
 
 // A VMM that was broken into may put a directory where its disk was.
 func TestDeleteOfPlantedDirectory(t *testing.T) {
-	d, l := New(ext4.MakeEmpty), layer(t, 64<<20)
+	d, l := New(ext4.MakeEmpty, ext4.Grow), layer(t, 64<<20)
 	if err := os.MkdirAll(filepath.Join(d.Path(l), "deep", "er"), 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -200,8 +200,8 @@ func TestDeleteOfPlantedDirectory(t *testing.T) {
 
 func BenchmarkCreate(b *testing.B) {
 	for name, disks := range map[string]func() *Disks{
-		"made":     func() *Disks { return New(ext4.MakeEmpty) },
-		"template": sync.OnceValue(func() *Disks { return New(ext4.MakeEmpty) }),
+		"made":     func() *Disks { return New(ext4.MakeEmpty, ext4.Grow) },
+		"template": sync.OnceValue(func() *Disks { return New(ext4.MakeEmpty, ext4.Grow) }),
 	} {
 		b.Run(name, func(b *testing.B) {
 			l := layer(b, 8<<30)
