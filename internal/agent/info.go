@@ -24,9 +24,9 @@ func (s service) Info(context.Context, *connect.Request[wire.InfoRequest]) (*con
 	if err := unix.Uname(&uts); err != nil {
 		return nil, connect.NewError(connect.CodeInternal, fmt.Errorf("uname: %w", err))
 	}
-	var up unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &up); err != nil {
-		return nil, connect.NewError(connect.CodeInternal, fmt.Errorf("read uptime: %w", err))
+	up, err := uptime()
+	if err != nil {
+		return nil, connect.NewError(connect.CodeInternal, err)
 	}
 	return connect.NewResponse(&wire.InfoResponse{
 		Version:       version.Version,
@@ -35,6 +35,15 @@ func (s service) Info(context.Context, *connect.Request[wire.InfoRequest]) (*con
 		Hostname:      unix.ByteSliceToString(uts.Nodename[:]),
 		KernelRelease: unix.ByteSliceToString(uts.Release[:]),
 		Role:          s.o.Role,
-		UptimeSeconds: time.Duration(up.Nano()).Seconds(),
+		UptimeSeconds: up.Seconds(),
 	}), nil
+}
+
+// uptime is how long ago the kernel was booted.
+func uptime() (time.Duration, error) {
+	var up unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &up); err != nil {
+		return 0, fmt.Errorf("read uptime: %w", err)
+	}
+	return time.Duration(up.Nano()), nil
 }

@@ -56,6 +56,10 @@ type Network interface {
 	// nothing.
 	Missing(ctx context.Context, ids []string) ([]string, error)
 
+	// Traffic tells what the taps of machines have carried since they were
+	// made, by id. Machines without a tap are left out.
+	Traffic(ctx context.Context, ids []string) (map[string]Traffic, error)
+
 	// CleanUp removes all that is this daemon's from the host. It needs no
 	// other state, and succeeds if there is nothing.
 	CleanUp(ctx context.Context) error
@@ -82,6 +86,12 @@ type Port struct {
 	ID  string     // of the machine: 8 hexadecimal digits
 	IP  netip.Addr // in the subnet, and no other port's
 	UID uint32     // owner of the tap
+}
+
+// Traffic is what a machine's tap has carried, in bytes.
+type Traffic struct {
+	In  int64 // to the guest
+	Out int64 // from it
 }
 
 // An Obstacle is a firewall that stands in the way, or may: one that cannot be

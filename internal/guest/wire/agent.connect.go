@@ -36,6 +36,8 @@ const (
 const (
 	// AgentServiceInfoProcedure is the fully-qualified name of the AgentService's Info RPC.
 	AgentServiceInfoProcedure = "/banger.agent.v1.AgentService/Info"
+	// AgentServiceStatsProcedure is the fully-qualified name of the AgentService's Stats RPC.
+	AgentServiceStatsProcedure = "/banger.agent.v1.AgentService/Stats"
 	// AgentServiceExecProcedure is the fully-qualified name of the AgentService's Exec RPC.
 	AgentServiceExecProcedure = "/banger.agent.v1.AgentService/Exec"
 	// AgentServiceTunnelProcedure is the fully-qualified name of the AgentService's Tunnel RPC.
@@ -51,6 +53,8 @@ type AgentServiceClient interface {
 	// Info tells what the agent is and where the guest stands. That it answers
 	// is what "ready" means.
 	Info(context.Context, *connect.Request[InfoRequest]) (*connect.Response[InfoResponse], error)
+	// Stats tells what the guest uses now.
+	Stats(context.Context, *connect.Request[StatsRequest]) (*connect.Response[StatsResponse], error)
 	// Exec runs one command. The first request holds start; after it come
 	// stdin, close_stdin, resize and signal in any order. The first response
 	// is started or exit (the command could not be started); the last is exit.
@@ -87,6 +91,12 @@ func NewAgentServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			connect.WithSchema(agentServiceMethods.ByName("Info")),
 			connect.WithClientOptions(opts...),
 		),
+		stats: connect.NewClient[StatsRequest, StatsResponse](
+			httpClient,
+			baseURL+AgentServiceStatsProcedure,
+			connect.WithSchema(agentServiceMethods.ByName("Stats")),
+			connect.WithClientOptions(opts...),
+		),
 		exec: connect.NewClient[ExecRequest, ExecResponse](
 			httpClient,
 			baseURL+AgentServiceExecProcedure,
@@ -117,6 +127,7 @@ func NewAgentServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 // agentServiceClient implements AgentServiceClient.
 type agentServiceClient struct {
 	info   *connect.Client[InfoRequest, InfoResponse]
+	stats  *connect.Client[StatsRequest, StatsResponse]
 	exec   *connect.Client[ExecRequest, ExecResponse]
 	tunnel *connect.Client[TunnelRequest, TunnelResponse]
 	power  *connect.Client[PowerRequest, PowerResponse]
@@ -126,6 +137,11 @@ type agentServiceClient struct {
 // Info calls banger.agent.v1.AgentService.Info.
 func (c *agentServiceClient) Info(ctx context.Context, req *connect.Request[InfoRequest]) (*connect.Response[InfoResponse], error) {
 	return c.info.CallUnary(ctx, req)
+}
+
+// Stats calls banger.agent.v1.AgentService.Stats.
+func (c *agentServiceClient) Stats(ctx context.Context, req *connect.Request[StatsRequest]) (*connect.Response[StatsResponse], error) {
+	return c.stats.CallUnary(ctx, req)
 }
 
 // Exec calls banger.agent.v1.AgentService.Exec.
@@ -153,6 +169,8 @@ type AgentServiceHandler interface {
 	// Info tells what the agent is and where the guest stands. That it answers
 	// is what "ready" means.
 	Info(context.Context, *connect.Request[InfoRequest]) (*connect.Response[InfoResponse], error)
+	// Stats tells what the guest uses now.
+	Stats(context.Context, *connect.Request[StatsRequest]) (*connect.Response[StatsResponse], error)
 	// Exec runs one command. The first request holds start; after it come
 	// stdin, close_stdin, resize and signal in any order. The first response
 	// is started or exit (the command could not be started); the last is exit.
@@ -185,6 +203,12 @@ func NewAgentServiceHandler(svc AgentServiceHandler, opts ...connect.HandlerOpti
 		connect.WithSchema(agentServiceMethods.ByName("Info")),
 		connect.WithHandlerOptions(opts...),
 	)
+	agentServiceStatsHandler := connect.NewUnaryHandler(
+		AgentServiceStatsProcedure,
+		svc.Stats,
+		connect.WithSchema(agentServiceMethods.ByName("Stats")),
+		connect.WithHandlerOptions(opts...),
+	)
 	agentServiceExecHandler := connect.NewBidiStreamHandler(
 		AgentServiceExecProcedure,
 		svc.Exec,
@@ -213,6 +237,8 @@ func NewAgentServiceHandler(svc AgentServiceHandler, opts ...connect.HandlerOpti
 		switch r.URL.Path {
 		case AgentServiceInfoProcedure:
 			agentServiceInfoHandler.ServeHTTP(w, r)
+		case AgentServiceStatsProcedure:
+			agentServiceStatsHandler.ServeHTTP(w, r)
 		case AgentServiceExecProcedure:
 			agentServiceExecHandler.ServeHTTP(w, r)
 		case AgentServiceTunnelProcedure:
@@ -232,6 +258,10 @@ type UnimplementedAgentServiceHandler struct{}
 
 func (UnimplementedAgentServiceHandler) Info(context.Context, *connect.Request[InfoRequest]) (*connect.Response[InfoResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("banger.agent.v1.AgentService.Info is not implemented"))
+}
+
+func (UnimplementedAgentServiceHandler) Stats(context.Context, *connect.Request[StatsRequest]) (*connect.Response[StatsResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("banger.agent.v1.AgentService.Stats is not implemented"))
 }
 
 func (UnimplementedAgentServiceHandler) Exec(context.Context, *connect.BidiStream[ExecRequest, ExecResponse]) error {

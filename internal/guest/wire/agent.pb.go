@@ -70,7 +70,7 @@ func (x PowerRequest_Action) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PowerRequest_Action.Descriptor instead.
 func (PowerRequest_Action) EnumDescriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{11, 0}
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{14, 0}
 }
 
 type CopyFailure_Reason int32
@@ -128,7 +128,7 @@ func (x CopyFailure_Reason) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use CopyFailure_Reason.Descriptor instead.
 func (CopyFailure_Reason) EnumDescriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{16, 0}
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{19, 0}
 }
 
 type InfoRequest struct {
@@ -259,6 +259,171 @@ func (x *InfoResponse) GetUptimeSeconds() float64 {
 	return 0
 }
 
+type StatsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StatsRequest) Reset() {
+	*x = StatsRequest{}
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StatsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StatsRequest) ProtoMessage() {}
+
+func (x *StatsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StatsRequest.ProtoReflect.Descriptor instead.
+func (*StatsRequest) Descriptor() ([]byte, []int) {
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{2}
+}
+
+type StatsResponse struct {
+	state                protoimpl.MessageState `protogen:"open.v1"`
+	UptimeSeconds        float64                `protobuf:"fixed64,1,opt,name=uptime_seconds,json=uptimeSeconds,proto3" json:"uptime_seconds,omitempty"`
+	MemoryBytes          int64                  `protobuf:"varint,2,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`                              // that the kernel has to give
+	MemoryAvailableBytes int64                  `protobuf:"varint,3,opt,name=memory_available_bytes,json=memoryAvailableBytes,proto3" json:"memory_available_bytes,omitempty"` // for programs, without swapping
+	// Of the file systems at / and /root.
+	Root          *FileSystem `protobuf:"bytes,4,opt,name=root,proto3" json:"root,omitempty"`
+	Work          *FileSystem `protobuf:"bytes,5,opt,name=work,proto3" json:"work,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StatsResponse) Reset() {
+	*x = StatsResponse{}
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StatsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StatsResponse) ProtoMessage() {}
+
+func (x *StatsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StatsResponse.ProtoReflect.Descriptor instead.
+func (*StatsResponse) Descriptor() ([]byte, []int) {
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *StatsResponse) GetUptimeSeconds() float64 {
+	if x != nil {
+		return x.UptimeSeconds
+	}
+	return 0
+}
+
+func (x *StatsResponse) GetMemoryBytes() int64 {
+	if x != nil {
+		return x.MemoryBytes
+	}
+	return 0
+}
+
+func (x *StatsResponse) GetMemoryAvailableBytes() int64 {
+	if x != nil {
+		return x.MemoryAvailableBytes
+	}
+	return 0
+}
+
+func (x *StatsResponse) GetRoot() *FileSystem {
+	if x != nil {
+		return x.Root
+	}
+	return nil
+}
+
+func (x *StatsResponse) GetWork() *FileSystem {
+	if x != nil {
+		return x.Work
+	}
+	return nil
+}
+
+type FileSystem struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	SizeBytes     int64                  `protobuf:"varint,1,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
+	UsedBytes     int64                  `protobuf:"varint,2,opt,name=used_bytes,json=usedBytes,proto3" json:"used_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FileSystem) Reset() {
+	*x = FileSystem{}
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FileSystem) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FileSystem) ProtoMessage() {}
+
+func (x *FileSystem) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FileSystem.ProtoReflect.Descriptor instead.
+func (*FileSystem) Descriptor() ([]byte, []int) {
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *FileSystem) GetSizeBytes() int64 {
+	if x != nil {
+		return x.SizeBytes
+	}
+	return 0
+}
+
+func (x *FileSystem) GetUsedBytes() int64 {
+	if x != nil {
+		return x.UsedBytes
+	}
+	return 0
+}
+
 type ExecRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Msg:
@@ -275,7 +440,7 @@ type ExecRequest struct {
 
 func (x *ExecRequest) Reset() {
 	*x = ExecRequest{}
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[2]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -287,7 +452,7 @@ func (x *ExecRequest) String() string {
 func (*ExecRequest) ProtoMessage() {}
 
 func (x *ExecRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[2]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -300,7 +465,7 @@ func (x *ExecRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecRequest.ProtoReflect.Descriptor instead.
 func (*ExecRequest) Descriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{2}
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ExecRequest) GetMsg() isExecRequest_Msg {
@@ -403,7 +568,7 @@ type ExecStart struct {
 
 func (x *ExecStart) Reset() {
 	*x = ExecStart{}
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[3]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -415,7 +580,7 @@ func (x *ExecStart) String() string {
 func (*ExecStart) ProtoMessage() {}
 
 func (x *ExecStart) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[3]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -428,7 +593,7 @@ func (x *ExecStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecStart.ProtoReflect.Descriptor instead.
 func (*ExecStart) Descriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{3}
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ExecStart) GetArgv() []string {
@@ -483,7 +648,7 @@ type Terminal struct {
 
 func (x *Terminal) Reset() {
 	*x = Terminal{}
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[4]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -495,7 +660,7 @@ func (x *Terminal) String() string {
 func (*Terminal) ProtoMessage() {}
 
 func (x *Terminal) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[4]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -508,7 +673,7 @@ func (x *Terminal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Terminal.ProtoReflect.Descriptor instead.
 func (*Terminal) Descriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{4}
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Terminal) GetTerm() string {
@@ -535,7 +700,7 @@ type WindowSize struct {
 
 func (x *WindowSize) Reset() {
 	*x = WindowSize{}
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[5]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -547,7 +712,7 @@ func (x *WindowSize) String() string {
 func (*WindowSize) ProtoMessage() {}
 
 func (x *WindowSize) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[5]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -560,7 +725,7 @@ func (x *WindowSize) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WindowSize.ProtoReflect.Descriptor instead.
 func (*WindowSize) Descriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{5}
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *WindowSize) GetRows() uint32 {
@@ -592,7 +757,7 @@ type ExecResponse struct {
 
 func (x *ExecResponse) Reset() {
 	*x = ExecResponse{}
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[6]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -604,7 +769,7 @@ func (x *ExecResponse) String() string {
 func (*ExecResponse) ProtoMessage() {}
 
 func (x *ExecResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[6]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -617,7 +782,7 @@ func (x *ExecResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecResponse.ProtoReflect.Descriptor instead.
 func (*ExecResponse) Descriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{6}
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ExecResponse) GetMsg() isExecResponse_Msg {
@@ -700,7 +865,7 @@ type ExecStarted struct {
 
 func (x *ExecStarted) Reset() {
 	*x = ExecStarted{}
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[7]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -712,7 +877,7 @@ func (x *ExecStarted) String() string {
 func (*ExecStarted) ProtoMessage() {}
 
 func (x *ExecStarted) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[7]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -725,7 +890,7 @@ func (x *ExecStarted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecStarted.ProtoReflect.Descriptor instead.
 func (*ExecStarted) Descriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{7}
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ExecStarted) GetPid() int32 {
@@ -746,7 +911,7 @@ type ExecExit struct {
 
 func (x *ExecExit) Reset() {
 	*x = ExecExit{}
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[8]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -758,7 +923,7 @@ func (x *ExecExit) String() string {
 func (*ExecExit) ProtoMessage() {}
 
 func (x *ExecExit) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[8]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -771,7 +936,7 @@ func (x *ExecExit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecExit.ProtoReflect.Descriptor instead.
 func (*ExecExit) Descriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{8}
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ExecExit) GetCode() int32 {
@@ -809,7 +974,7 @@ type TunnelRequest struct {
 
 func (x *TunnelRequest) Reset() {
 	*x = TunnelRequest{}
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[9]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -821,7 +986,7 @@ func (x *TunnelRequest) String() string {
 func (*TunnelRequest) ProtoMessage() {}
 
 func (x *TunnelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[9]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -834,7 +999,7 @@ func (x *TunnelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TunnelRequest.ProtoReflect.Descriptor instead.
 func (*TunnelRequest) Descriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{9}
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *TunnelRequest) GetMsg() isTunnelRequest_Msg {
@@ -909,7 +1074,7 @@ type TunnelResponse struct {
 
 func (x *TunnelResponse) Reset() {
 	*x = TunnelResponse{}
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[10]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -921,7 +1086,7 @@ func (x *TunnelResponse) String() string {
 func (*TunnelResponse) ProtoMessage() {}
 
 func (x *TunnelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[10]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -934,7 +1099,7 @@ func (x *TunnelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TunnelResponse.ProtoReflect.Descriptor instead.
 func (*TunnelResponse) Descriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{10}
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *TunnelResponse) GetMsg() isTunnelResponse_Msg {
@@ -1002,7 +1167,7 @@ type PowerRequest struct {
 
 func (x *PowerRequest) Reset() {
 	*x = PowerRequest{}
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[11]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1014,7 +1179,7 @@ func (x *PowerRequest) String() string {
 func (*PowerRequest) ProtoMessage() {}
 
 func (x *PowerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[11]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1027,7 +1192,7 @@ func (x *PowerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PowerRequest.ProtoReflect.Descriptor instead.
 func (*PowerRequest) Descriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{11}
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *PowerRequest) GetAction() PowerRequest_Action {
@@ -1045,7 +1210,7 @@ type PowerResponse struct {
 
 func (x *PowerResponse) Reset() {
 	*x = PowerResponse{}
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[12]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1057,7 +1222,7 @@ func (x *PowerResponse) String() string {
 func (*PowerResponse) ProtoMessage() {}
 
 func (x *PowerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[12]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1070,7 +1235,7 @@ func (x *PowerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PowerResponse.ProtoReflect.Descriptor instead.
 func (*PowerResponse) Descriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{12}
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{15}
 }
 
 type CopyRequest struct {
@@ -1087,7 +1252,7 @@ type CopyRequest struct {
 
 func (x *CopyRequest) Reset() {
 	*x = CopyRequest{}
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[13]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1099,7 +1264,7 @@ func (x *CopyRequest) String() string {
 func (*CopyRequest) ProtoMessage() {}
 
 func (x *CopyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[13]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1112,7 +1277,7 @@ func (x *CopyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyRequest.ProtoReflect.Descriptor instead.
 func (*CopyRequest) Descriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{13}
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *CopyRequest) GetMsg() isCopyRequest_Msg {
@@ -1189,7 +1354,7 @@ type CopyStart struct {
 
 func (x *CopyStart) Reset() {
 	*x = CopyStart{}
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[14]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1201,7 +1366,7 @@ func (x *CopyStart) String() string {
 func (*CopyStart) ProtoMessage() {}
 
 func (x *CopyStart) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[14]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1214,7 +1379,7 @@ func (x *CopyStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyStart.ProtoReflect.Descriptor instead.
 func (*CopyStart) Descriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{14}
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *CopyStart) GetSources() [][]byte {
@@ -1260,7 +1425,7 @@ type CopyResponse struct {
 
 func (x *CopyResponse) Reset() {
 	*x = CopyResponse{}
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[15]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1272,7 +1437,7 @@ func (x *CopyResponse) String() string {
 func (*CopyResponse) ProtoMessage() {}
 
 func (x *CopyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[15]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1285,7 +1450,7 @@ func (x *CopyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyResponse.ProtoReflect.Descriptor instead.
 func (*CopyResponse) Descriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{15}
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *CopyResponse) GetMsg() isCopyResponse_Msg {
@@ -1370,7 +1535,7 @@ type CopyFailure struct {
 
 func (x *CopyFailure) Reset() {
 	*x = CopyFailure{}
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[16]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1382,7 +1547,7 @@ func (x *CopyFailure) String() string {
 func (*CopyFailure) ProtoMessage() {}
 
 func (x *CopyFailure) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[16]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1395,7 +1560,7 @@ func (x *CopyFailure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyFailure.ProtoReflect.Descriptor instead.
 func (*CopyFailure) Descriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{16}
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *CopyFailure) GetReason() CopyFailure_Reason {
@@ -1438,7 +1603,7 @@ type CopyItem struct {
 
 func (x *CopyItem) Reset() {
 	*x = CopyItem{}
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[17]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1450,7 +1615,7 @@ func (x *CopyItem) String() string {
 func (*CopyItem) ProtoMessage() {}
 
 func (x *CopyItem) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[17]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1463,7 +1628,7 @@ func (x *CopyItem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyItem.ProtoReflect.Descriptor instead.
 func (*CopyItem) Descriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{17}
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *CopyItem) GetMsg() isCopyItem_Msg {
@@ -1668,7 +1833,7 @@ type CopyTotal struct {
 
 func (x *CopyTotal) Reset() {
 	*x = CopyTotal{}
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[18]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1680,7 +1845,7 @@ func (x *CopyTotal) String() string {
 func (*CopyTotal) ProtoMessage() {}
 
 func (x *CopyTotal) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[18]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1693,7 +1858,7 @@ func (x *CopyTotal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyTotal.ProtoReflect.Descriptor instead.
 func (*CopyTotal) Descriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{18}
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *CopyTotal) GetBytes() int64 {
@@ -1721,7 +1886,7 @@ type CopyDir struct {
 
 func (x *CopyDir) Reset() {
 	*x = CopyDir{}
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[19]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1733,7 +1898,7 @@ func (x *CopyDir) String() string {
 func (*CopyDir) ProtoMessage() {}
 
 func (x *CopyDir) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[19]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1746,7 +1911,7 @@ func (x *CopyDir) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyDir.ProtoReflect.Descriptor instead.
 func (*CopyDir) Descriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{19}
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *CopyDir) GetName() []byte {
@@ -1786,7 +1951,7 @@ type CopyFile struct {
 
 func (x *CopyFile) Reset() {
 	*x = CopyFile{}
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[20]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1798,7 +1963,7 @@ func (x *CopyFile) String() string {
 func (*CopyFile) ProtoMessage() {}
 
 func (x *CopyFile) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[20]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1811,7 +1976,7 @@ func (x *CopyFile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyFile.ProtoReflect.Descriptor instead.
 func (*CopyFile) Descriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{20}
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *CopyFile) GetName() []byte {
@@ -1873,7 +2038,7 @@ type CopyLink struct {
 
 func (x *CopyLink) Reset() {
 	*x = CopyLink{}
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[21]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1885,7 +2050,7 @@ func (x *CopyLink) String() string {
 func (*CopyLink) ProtoMessage() {}
 
 func (x *CopyLink) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[21]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1898,7 +2063,7 @@ func (x *CopyLink) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyLink.ProtoReflect.Descriptor instead.
 func (*CopyLink) Descriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{21}
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *CopyLink) GetName() []byte {
@@ -1926,7 +2091,7 @@ type CopySkip struct {
 
 func (x *CopySkip) Reset() {
 	*x = CopySkip{}
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[22]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1938,7 +2103,7 @@ func (x *CopySkip) String() string {
 func (*CopySkip) ProtoMessage() {}
 
 func (x *CopySkip) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[22]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1951,7 +2116,7 @@ func (x *CopySkip) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopySkip.ProtoReflect.Descriptor instead.
 func (*CopySkip) Descriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{22}
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *CopySkip) GetPath() []byte {
@@ -1978,7 +2143,7 @@ type CopyOffer struct {
 
 func (x *CopyOffer) Reset() {
 	*x = CopyOffer{}
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[23]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1990,7 +2155,7 @@ func (x *CopyOffer) String() string {
 func (*CopyOffer) ProtoMessage() {}
 
 func (x *CopyOffer) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[23]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2003,7 +2168,7 @@ func (x *CopyOffer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyOffer.ProtoReflect.Descriptor instead.
 func (*CopyOffer) Descriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{23}
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *CopyOffer) GetFiles() []*CopyFile {
@@ -2024,7 +2189,7 @@ type CopyHave struct {
 
 func (x *CopyHave) Reset() {
 	*x = CopyHave{}
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[24]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2036,7 +2201,7 @@ func (x *CopyHave) String() string {
 func (*CopyHave) ProtoMessage() {}
 
 func (x *CopyHave) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[24]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2049,7 +2214,7 @@ func (x *CopyHave) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyHave.ProtoReflect.Descriptor instead.
 func (*CopyHave) Descriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{24}
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *CopyHave) GetOffsets() []int64 {
@@ -2072,7 +2237,20 @@ const file_banger_agent_v1_agent_proto_rawDesc = "" +
 	"\bhostname\x18\x04 \x01(\tR\bhostname\x12%\n" +
 	"\x0ekernel_release\x18\x05 \x01(\tR\rkernelRelease\x12\x12\n" +
 	"\x04role\x18\x06 \x01(\tR\x04role\x12%\n" +
-	"\x0euptime_seconds\x18\a \x01(\x01R\ruptimeSeconds\"\xd4\x01\n" +
+	"\x0euptime_seconds\x18\a \x01(\x01R\ruptimeSeconds\"\x0e\n" +
+	"\fStatsRequest\"\xf1\x01\n" +
+	"\rStatsResponse\x12%\n" +
+	"\x0euptime_seconds\x18\x01 \x01(\x01R\ruptimeSeconds\x12!\n" +
+	"\fmemory_bytes\x18\x02 \x01(\x03R\vmemoryBytes\x124\n" +
+	"\x16memory_available_bytes\x18\x03 \x01(\x03R\x14memoryAvailableBytes\x12/\n" +
+	"\x04root\x18\x04 \x01(\v2\x1b.banger.agent.v1.FileSystemR\x04root\x12/\n" +
+	"\x04work\x18\x05 \x01(\v2\x1b.banger.agent.v1.FileSystemR\x04work\"J\n" +
+	"\n" +
+	"FileSystem\x12\x1d\n" +
+	"\n" +
+	"size_bytes\x18\x01 \x01(\x03R\tsizeBytes\x12\x1d\n" +
+	"\n" +
+	"used_bytes\x18\x02 \x01(\x03R\tusedBytes\"\xd4\x01\n" +
 	"\vExecRequest\x122\n" +
 	"\x05start\x18\x01 \x01(\v2\x1a.banger.agent.v1.ExecStartH\x00R\x05start\x12\x16\n" +
 	"\x05stdin\x18\x02 \x01(\fH\x00R\x05stdin\x12!\n" +
@@ -2195,9 +2373,10 @@ const file_banger_agent_v1_agent_proto_rawDesc = "" +
 	"\tCopyOffer\x12/\n" +
 	"\x05files\x18\x01 \x03(\v2\x19.banger.agent.v1.CopyFileR\x05files\"$\n" +
 	"\bCopyHave\x12\x18\n" +
-	"\aoffsets\x18\x01 \x03(\x03R\aoffsets2\xfc\x02\n" +
+	"\aoffsets\x18\x01 \x03(\x03R\aoffsets2\xc4\x03\n" +
 	"\fAgentService\x12C\n" +
-	"\x04Info\x12\x1c.banger.agent.v1.InfoRequest\x1a\x1d.banger.agent.v1.InfoResponse\x12G\n" +
+	"\x04Info\x12\x1c.banger.agent.v1.InfoRequest\x1a\x1d.banger.agent.v1.InfoResponse\x12F\n" +
+	"\x05Stats\x12\x1d.banger.agent.v1.StatsRequest\x1a\x1e.banger.agent.v1.StatsResponse\x12G\n" +
 	"\x04Exec\x12\x1c.banger.agent.v1.ExecRequest\x1a\x1d.banger.agent.v1.ExecResponse(\x010\x01\x12M\n" +
 	"\x06Tunnel\x12\x1e.banger.agent.v1.TunnelRequest\x1a\x1f.banger.agent.v1.TunnelResponse(\x010\x01\x12F\n" +
 	"\x05Power\x12\x1d.banger.agent.v1.PowerRequest\x1a\x1e.banger.agent.v1.PowerResponse\x12G\n" +
@@ -2216,75 +2395,82 @@ func file_banger_agent_v1_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_banger_agent_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_banger_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_banger_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_banger_agent_v1_agent_proto_goTypes = []any{
 	(PowerRequest_Action)(0), // 0: banger.agent.v1.PowerRequest.Action
 	(CopyFailure_Reason)(0),  // 1: banger.agent.v1.CopyFailure.Reason
 	(*InfoRequest)(nil),      // 2: banger.agent.v1.InfoRequest
 	(*InfoResponse)(nil),     // 3: banger.agent.v1.InfoResponse
-	(*ExecRequest)(nil),      // 4: banger.agent.v1.ExecRequest
-	(*ExecStart)(nil),        // 5: banger.agent.v1.ExecStart
-	(*Terminal)(nil),         // 6: banger.agent.v1.Terminal
-	(*WindowSize)(nil),       // 7: banger.agent.v1.WindowSize
-	(*ExecResponse)(nil),     // 8: banger.agent.v1.ExecResponse
-	(*ExecStarted)(nil),      // 9: banger.agent.v1.ExecStarted
-	(*ExecExit)(nil),         // 10: banger.agent.v1.ExecExit
-	(*TunnelRequest)(nil),    // 11: banger.agent.v1.TunnelRequest
-	(*TunnelResponse)(nil),   // 12: banger.agent.v1.TunnelResponse
-	(*PowerRequest)(nil),     // 13: banger.agent.v1.PowerRequest
-	(*PowerResponse)(nil),    // 14: banger.agent.v1.PowerResponse
-	(*CopyRequest)(nil),      // 15: banger.agent.v1.CopyRequest
-	(*CopyStart)(nil),        // 16: banger.agent.v1.CopyStart
-	(*CopyResponse)(nil),     // 17: banger.agent.v1.CopyResponse
-	(*CopyFailure)(nil),      // 18: banger.agent.v1.CopyFailure
-	(*CopyItem)(nil),         // 19: banger.agent.v1.CopyItem
-	(*CopyTotal)(nil),        // 20: banger.agent.v1.CopyTotal
-	(*CopyDir)(nil),          // 21: banger.agent.v1.CopyDir
-	(*CopyFile)(nil),         // 22: banger.agent.v1.CopyFile
-	(*CopyLink)(nil),         // 23: banger.agent.v1.CopyLink
-	(*CopySkip)(nil),         // 24: banger.agent.v1.CopySkip
-	(*CopyOffer)(nil),        // 25: banger.agent.v1.CopyOffer
-	(*CopyHave)(nil),         // 26: banger.agent.v1.CopyHave
-	nil,                      // 27: banger.agent.v1.ExecStart.EnvEntry
+	(*StatsRequest)(nil),     // 4: banger.agent.v1.StatsRequest
+	(*StatsResponse)(nil),    // 5: banger.agent.v1.StatsResponse
+	(*FileSystem)(nil),       // 6: banger.agent.v1.FileSystem
+	(*ExecRequest)(nil),      // 7: banger.agent.v1.ExecRequest
+	(*ExecStart)(nil),        // 8: banger.agent.v1.ExecStart
+	(*Terminal)(nil),         // 9: banger.agent.v1.Terminal
+	(*WindowSize)(nil),       // 10: banger.agent.v1.WindowSize
+	(*ExecResponse)(nil),     // 11: banger.agent.v1.ExecResponse
+	(*ExecStarted)(nil),      // 12: banger.agent.v1.ExecStarted
+	(*ExecExit)(nil),         // 13: banger.agent.v1.ExecExit
+	(*TunnelRequest)(nil),    // 14: banger.agent.v1.TunnelRequest
+	(*TunnelResponse)(nil),   // 15: banger.agent.v1.TunnelResponse
+	(*PowerRequest)(nil),     // 16: banger.agent.v1.PowerRequest
+	(*PowerResponse)(nil),    // 17: banger.agent.v1.PowerResponse
+	(*CopyRequest)(nil),      // 18: banger.agent.v1.CopyRequest
+	(*CopyStart)(nil),        // 19: banger.agent.v1.CopyStart
+	(*CopyResponse)(nil),     // 20: banger.agent.v1.CopyResponse
+	(*CopyFailure)(nil),      // 21: banger.agent.v1.CopyFailure
+	(*CopyItem)(nil),         // 22: banger.agent.v1.CopyItem
+	(*CopyTotal)(nil),        // 23: banger.agent.v1.CopyTotal
+	(*CopyDir)(nil),          // 24: banger.agent.v1.CopyDir
+	(*CopyFile)(nil),         // 25: banger.agent.v1.CopyFile
+	(*CopyLink)(nil),         // 26: banger.agent.v1.CopyLink
+	(*CopySkip)(nil),         // 27: banger.agent.v1.CopySkip
+	(*CopyOffer)(nil),        // 28: banger.agent.v1.CopyOffer
+	(*CopyHave)(nil),         // 29: banger.agent.v1.CopyHave
+	nil,                      // 30: banger.agent.v1.ExecStart.EnvEntry
 }
 var file_banger_agent_v1_agent_proto_depIdxs = []int32{
-	5,  // 0: banger.agent.v1.ExecRequest.start:type_name -> banger.agent.v1.ExecStart
-	7,  // 1: banger.agent.v1.ExecRequest.resize:type_name -> banger.agent.v1.WindowSize
-	27, // 2: banger.agent.v1.ExecStart.env:type_name -> banger.agent.v1.ExecStart.EnvEntry
-	6,  // 3: banger.agent.v1.ExecStart.tty:type_name -> banger.agent.v1.Terminal
-	7,  // 4: banger.agent.v1.Terminal.size:type_name -> banger.agent.v1.WindowSize
-	9,  // 5: banger.agent.v1.ExecResponse.started:type_name -> banger.agent.v1.ExecStarted
-	10, // 6: banger.agent.v1.ExecResponse.exit:type_name -> banger.agent.v1.ExecExit
-	0,  // 7: banger.agent.v1.PowerRequest.action:type_name -> banger.agent.v1.PowerRequest.Action
-	16, // 8: banger.agent.v1.CopyRequest.start:type_name -> banger.agent.v1.CopyStart
-	19, // 9: banger.agent.v1.CopyRequest.item:type_name -> banger.agent.v1.CopyItem
-	26, // 10: banger.agent.v1.CopyRequest.have:type_name -> banger.agent.v1.CopyHave
-	19, // 11: banger.agent.v1.CopyResponse.item:type_name -> banger.agent.v1.CopyItem
-	26, // 12: banger.agent.v1.CopyResponse.have:type_name -> banger.agent.v1.CopyHave
-	18, // 13: banger.agent.v1.CopyResponse.failed:type_name -> banger.agent.v1.CopyFailure
-	1,  // 14: banger.agent.v1.CopyFailure.reason:type_name -> banger.agent.v1.CopyFailure.Reason
-	20, // 15: banger.agent.v1.CopyItem.total:type_name -> banger.agent.v1.CopyTotal
-	21, // 16: banger.agent.v1.CopyItem.dir:type_name -> banger.agent.v1.CopyDir
-	22, // 17: banger.agent.v1.CopyItem.file:type_name -> banger.agent.v1.CopyFile
-	23, // 18: banger.agent.v1.CopyItem.link:type_name -> banger.agent.v1.CopyLink
-	24, // 19: banger.agent.v1.CopyItem.skip:type_name -> banger.agent.v1.CopySkip
-	25, // 20: banger.agent.v1.CopyItem.offer:type_name -> banger.agent.v1.CopyOffer
-	22, // 21: banger.agent.v1.CopyOffer.files:type_name -> banger.agent.v1.CopyFile
-	2,  // 22: banger.agent.v1.AgentService.Info:input_type -> banger.agent.v1.InfoRequest
-	4,  // 23: banger.agent.v1.AgentService.Exec:input_type -> banger.agent.v1.ExecRequest
-	11, // 24: banger.agent.v1.AgentService.Tunnel:input_type -> banger.agent.v1.TunnelRequest
-	13, // 25: banger.agent.v1.AgentService.Power:input_type -> banger.agent.v1.PowerRequest
-	15, // 26: banger.agent.v1.AgentService.Copy:input_type -> banger.agent.v1.CopyRequest
-	3,  // 27: banger.agent.v1.AgentService.Info:output_type -> banger.agent.v1.InfoResponse
-	8,  // 28: banger.agent.v1.AgentService.Exec:output_type -> banger.agent.v1.ExecResponse
-	12, // 29: banger.agent.v1.AgentService.Tunnel:output_type -> banger.agent.v1.TunnelResponse
-	14, // 30: banger.agent.v1.AgentService.Power:output_type -> banger.agent.v1.PowerResponse
-	17, // 31: banger.agent.v1.AgentService.Copy:output_type -> banger.agent.v1.CopyResponse
-	27, // [27:32] is the sub-list for method output_type
-	22, // [22:27] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	6,  // 0: banger.agent.v1.StatsResponse.root:type_name -> banger.agent.v1.FileSystem
+	6,  // 1: banger.agent.v1.StatsResponse.work:type_name -> banger.agent.v1.FileSystem
+	8,  // 2: banger.agent.v1.ExecRequest.start:type_name -> banger.agent.v1.ExecStart
+	10, // 3: banger.agent.v1.ExecRequest.resize:type_name -> banger.agent.v1.WindowSize
+	30, // 4: banger.agent.v1.ExecStart.env:type_name -> banger.agent.v1.ExecStart.EnvEntry
+	9,  // 5: banger.agent.v1.ExecStart.tty:type_name -> banger.agent.v1.Terminal
+	10, // 6: banger.agent.v1.Terminal.size:type_name -> banger.agent.v1.WindowSize
+	12, // 7: banger.agent.v1.ExecResponse.started:type_name -> banger.agent.v1.ExecStarted
+	13, // 8: banger.agent.v1.ExecResponse.exit:type_name -> banger.agent.v1.ExecExit
+	0,  // 9: banger.agent.v1.PowerRequest.action:type_name -> banger.agent.v1.PowerRequest.Action
+	19, // 10: banger.agent.v1.CopyRequest.start:type_name -> banger.agent.v1.CopyStart
+	22, // 11: banger.agent.v1.CopyRequest.item:type_name -> banger.agent.v1.CopyItem
+	29, // 12: banger.agent.v1.CopyRequest.have:type_name -> banger.agent.v1.CopyHave
+	22, // 13: banger.agent.v1.CopyResponse.item:type_name -> banger.agent.v1.CopyItem
+	29, // 14: banger.agent.v1.CopyResponse.have:type_name -> banger.agent.v1.CopyHave
+	21, // 15: banger.agent.v1.CopyResponse.failed:type_name -> banger.agent.v1.CopyFailure
+	1,  // 16: banger.agent.v1.CopyFailure.reason:type_name -> banger.agent.v1.CopyFailure.Reason
+	23, // 17: banger.agent.v1.CopyItem.total:type_name -> banger.agent.v1.CopyTotal
+	24, // 18: banger.agent.v1.CopyItem.dir:type_name -> banger.agent.v1.CopyDir
+	25, // 19: banger.agent.v1.CopyItem.file:type_name -> banger.agent.v1.CopyFile
+	26, // 20: banger.agent.v1.CopyItem.link:type_name -> banger.agent.v1.CopyLink
+	27, // 21: banger.agent.v1.CopyItem.skip:type_name -> banger.agent.v1.CopySkip
+	28, // 22: banger.agent.v1.CopyItem.offer:type_name -> banger.agent.v1.CopyOffer
+	25, // 23: banger.agent.v1.CopyOffer.files:type_name -> banger.agent.v1.CopyFile
+	2,  // 24: banger.agent.v1.AgentService.Info:input_type -> banger.agent.v1.InfoRequest
+	4,  // 25: banger.agent.v1.AgentService.Stats:input_type -> banger.agent.v1.StatsRequest
+	7,  // 26: banger.agent.v1.AgentService.Exec:input_type -> banger.agent.v1.ExecRequest
+	14, // 27: banger.agent.v1.AgentService.Tunnel:input_type -> banger.agent.v1.TunnelRequest
+	16, // 28: banger.agent.v1.AgentService.Power:input_type -> banger.agent.v1.PowerRequest
+	18, // 29: banger.agent.v1.AgentService.Copy:input_type -> banger.agent.v1.CopyRequest
+	3,  // 30: banger.agent.v1.AgentService.Info:output_type -> banger.agent.v1.InfoResponse
+	5,  // 31: banger.agent.v1.AgentService.Stats:output_type -> banger.agent.v1.StatsResponse
+	11, // 32: banger.agent.v1.AgentService.Exec:output_type -> banger.agent.v1.ExecResponse
+	15, // 33: banger.agent.v1.AgentService.Tunnel:output_type -> banger.agent.v1.TunnelResponse
+	17, // 34: banger.agent.v1.AgentService.Power:output_type -> banger.agent.v1.PowerResponse
+	20, // 35: banger.agent.v1.AgentService.Copy:output_type -> banger.agent.v1.CopyResponse
+	30, // [30:36] is the sub-list for method output_type
+	24, // [24:30] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_banger_agent_v1_agent_proto_init() }
@@ -2292,41 +2478,41 @@ func file_banger_agent_v1_agent_proto_init() {
 	if File_banger_agent_v1_agent_proto != nil {
 		return
 	}
-	file_banger_agent_v1_agent_proto_msgTypes[2].OneofWrappers = []any{
+	file_banger_agent_v1_agent_proto_msgTypes[5].OneofWrappers = []any{
 		(*ExecRequest_Start)(nil),
 		(*ExecRequest_Stdin)(nil),
 		(*ExecRequest_CloseStdin)(nil),
 		(*ExecRequest_Resize)(nil),
 		(*ExecRequest_Signal)(nil),
 	}
-	file_banger_agent_v1_agent_proto_msgTypes[6].OneofWrappers = []any{
+	file_banger_agent_v1_agent_proto_msgTypes[9].OneofWrappers = []any{
 		(*ExecResponse_Started)(nil),
 		(*ExecResponse_Stdout)(nil),
 		(*ExecResponse_Stderr)(nil),
 		(*ExecResponse_Exit)(nil),
 	}
-	file_banger_agent_v1_agent_proto_msgTypes[9].OneofWrappers = []any{
+	file_banger_agent_v1_agent_proto_msgTypes[12].OneofWrappers = []any{
 		(*TunnelRequest_Target)(nil),
 		(*TunnelRequest_Data)(nil),
 		(*TunnelRequest_CloseWrite)(nil),
 	}
-	file_banger_agent_v1_agent_proto_msgTypes[10].OneofWrappers = []any{
+	file_banger_agent_v1_agent_proto_msgTypes[13].OneofWrappers = []any{
 		(*TunnelResponse_Connected)(nil),
 		(*TunnelResponse_Data)(nil),
 		(*TunnelResponse_CloseWrite)(nil),
 	}
-	file_banger_agent_v1_agent_proto_msgTypes[13].OneofWrappers = []any{
+	file_banger_agent_v1_agent_proto_msgTypes[16].OneofWrappers = []any{
 		(*CopyRequest_Start)(nil),
 		(*CopyRequest_Item)(nil),
 		(*CopyRequest_Have)(nil),
 	}
-	file_banger_agent_v1_agent_proto_msgTypes[15].OneofWrappers = []any{
+	file_banger_agent_v1_agent_proto_msgTypes[18].OneofWrappers = []any{
 		(*CopyResponse_Item)(nil),
 		(*CopyResponse_Have)(nil),
 		(*CopyResponse_Stored)(nil),
 		(*CopyResponse_Failed)(nil),
 	}
-	file_banger_agent_v1_agent_proto_msgTypes[17].OneofWrappers = []any{
+	file_banger_agent_v1_agent_proto_msgTypes[20].OneofWrappers = []any{
 		(*CopyItem_Total)(nil),
 		(*CopyItem_Dir)(nil),
 		(*CopyItem_Leave)(nil),
@@ -2346,7 +2532,7 @@ func file_banger_agent_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_banger_agent_v1_agent_proto_rawDesc), len(file_banger_agent_v1_agent_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   26,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -187,6 +187,28 @@ func (n *Network) Missing(ctx context.Context, ids []string) (missing []string, 
 	return missing, err
 }
 
+// Traffic tells what taps have carried; see [network.Network].
+func (n *Network) Traffic(ctx context.Context, ids []string) (map[string]network.Traffic, error) {
+	carried := make(map[string]network.Traffic)
+	err := n.alone(ctx, func(c *conn) error {
+		links, err := c.links()
+		if err != nil {
+			return err
+		}
+		for _, id := range ids {
+			tap, ok := links[network.TapName(n.tag, id)].(*netlink.Tuntap)
+			if !ok || tap.Attrs().Statistics == nil {
+				continue
+			}
+			// What the host receives from a tap, the guest has sent.
+			s := tap.Attrs().Statistics
+			carried[id] = network.Traffic{In: int64(s.TxBytes), Out: int64(s.RxBytes)}
+		}
+		return nil
+	})
+	return carried, err
+}
+
 // CleanUp removes all that is this daemon's; see [network.Network]. What
 // remembers something goes after what it remembers.
 func (n *Network) CleanUp(ctx context.Context) error {

@@ -60,6 +60,18 @@ func (n *fake) Missing(_ context.Context, ids []string) (missing []string, err e
 	return missing, nil
 }
 
+func (n *fake) Traffic(_ context.Context, ids []string) (map[string]network.Traffic, error) {
+	n.h.mu.Lock()
+	defer n.h.mu.Unlock()
+	carried := make(map[string]network.Traffic)
+	for _, id := range ids {
+		if n.h.links[network.TapName(n.tag, id)].Kind == Tap {
+			carried[id] = network.Traffic{}
+		}
+	}
+	return carried, nil
+}
+
 func (n *fake) CleanUp(ctx context.Context) error {
 	return n.alone(ctx, func() error {
 		n.h.mu.Lock()

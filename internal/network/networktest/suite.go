@@ -58,6 +58,7 @@ func Run(t *testing.T, newHarness func(t *testing.T) Harness) {
 		{"NothingWanted", testNothingWanted},
 		{"NextDaemon", testNextDaemon},
 		{"Missing", testMissing},
+		{"Traffic", testTraffic},
 		{"TwoDaemons", testTwoDaemons},
 		{"ForeignBridge", testForeignBridge},
 		{"ForeignTap", testForeignTap},
@@ -288,6 +289,18 @@ func testMissing(t *testing.T, b *bench) {
 	got, err := b.Network(tag).Missing(t.Context(), []string{id(1), id(2), id(3)})
 	if d := diff([]string{id(2), id(3)}, got); err != nil || d != "" {
 		t.Errorf("Missing: %v (-want +got):\n%s", err, d)
+	}
+}
+
+// Nobody sends anything here; that what is sent is counted is for tests with
+// guests.
+func testTraffic(t *testing.T, b *bench) {
+	n := b.Network(tag)
+	b.apply(t, n, want(1))
+	defer b.cleanUp(t, n)
+	got, err := b.Network(tag).Traffic(t.Context(), []string{id(1), id(2)})
+	if _, there := got[id(1)]; err != nil || !there || len(got) != 1 {
+		t.Errorf("Traffic = %v, %v", got, err)
 	}
 }
 
