@@ -62,6 +62,8 @@ const (
 	VMServiceListProcedure = "/banger.api.v1.VMService/List"
 	// VMServiceShowProcedure is the fully-qualified name of the VMService's Show RPC.
 	VMServiceShowProcedure = "/banger.api.v1.VMService/Show"
+	// VMServiceStatsProcedure is the fully-qualified name of the VMService's Stats RPC.
+	VMServiceStatsProcedure = "/banger.api.v1.VMService/Stats"
 	// VMServiceLogsProcedure is the fully-qualified name of the VMService's Logs RPC.
 	VMServiceLogsProcedure = "/banger.api.v1.VMService/Logs"
 	// VMServiceTunnelProcedure is the fully-qualified name of the VMService's Tunnel RPC.
@@ -119,6 +121,8 @@ type VMServiceClient interface {
 	Delete(context.Context, *connect.Request[DeleteRequest]) (*connect.Response[DeleteResponse], error)
 	List(context.Context, *connect.Request[ListRequest]) (*connect.Response[ListResponse], error)
 	Show(context.Context, *connect.Request[ShowRequest]) (*connect.Response[ShowResponse], error)
+	// Stats tells what machines that are up use now.
+	Stats(context.Context, *connect.Request[StatsRequest]) (*connect.Response[StatsResponse], error)
 	// Logs sends the serial console's log.
 	Logs(context.Context, *connect.Request[LogsRequest]) (*connect.ServerStreamForClient[LogsResponse], error)
 	// Tunnel joins the stream to something that listens in a running machine.
@@ -205,6 +209,12 @@ func NewVMServiceClient(httpClient connect.HTTPClient, baseURL string, opts ...c
 			connect.WithSchema(vMServiceMethods.ByName("Show")),
 			connect.WithClientOptions(opts...),
 		),
+		stats: connect.NewClient[StatsRequest, StatsResponse](
+			httpClient,
+			baseURL+VMServiceStatsProcedure,
+			connect.WithSchema(vMServiceMethods.ByName("Stats")),
+			connect.WithClientOptions(opts...),
+		),
 		logs: connect.NewClient[LogsRequest, LogsResponse](
 			httpClient,
 			baseURL+VMServiceLogsProcedure,
@@ -239,6 +249,7 @@ type vMServiceClient struct {
 	delete  *connect.Client[DeleteRequest, DeleteResponse]
 	list    *connect.Client[ListRequest, ListResponse]
 	show    *connect.Client[ShowRequest, ShowResponse]
+	stats   *connect.Client[StatsRequest, StatsResponse]
 	logs    *connect.Client[LogsRequest, LogsResponse]
 	tunnel  *connect.Client[TunnelRequest, TunnelResponse]
 	copy    *connect.Client[CopyRequest, CopyResponse]
@@ -299,6 +310,11 @@ func (c *vMServiceClient) Show(ctx context.Context, req *connect.Request[ShowReq
 	return c.show.CallUnary(ctx, req)
 }
 
+// Stats calls banger.api.v1.VMService.Stats.
+func (c *vMServiceClient) Stats(ctx context.Context, req *connect.Request[StatsRequest]) (*connect.Response[StatsResponse], error) {
+	return c.stats.CallUnary(ctx, req)
+}
+
 // Logs calls banger.api.v1.VMService.Logs.
 func (c *vMServiceClient) Logs(ctx context.Context, req *connect.Request[LogsRequest]) (*connect.ServerStreamForClient[LogsResponse], error) {
 	return c.logs.CallServerStream(ctx, req)
@@ -335,6 +351,8 @@ type VMServiceHandler interface {
 	Delete(context.Context, *connect.Request[DeleteRequest]) (*connect.Response[DeleteResponse], error)
 	List(context.Context, *connect.Request[ListRequest]) (*connect.Response[ListResponse], error)
 	Show(context.Context, *connect.Request[ShowRequest]) (*connect.Response[ShowResponse], error)
+	// Stats tells what machines that are up use now.
+	Stats(context.Context, *connect.Request[StatsRequest]) (*connect.Response[StatsResponse], error)
 	// Logs sends the serial console's log.
 	Logs(context.Context, *connect.Request[LogsRequest], *connect.ServerStream[LogsResponse]) error
 	// Tunnel joins the stream to something that listens in a running machine.
@@ -417,6 +435,12 @@ func NewVMServiceHandler(svc VMServiceHandler, opts ...connect.HandlerOption) (s
 		connect.WithSchema(vMServiceMethods.ByName("Show")),
 		connect.WithHandlerOptions(opts...),
 	)
+	vMServiceStatsHandler := connect.NewUnaryHandler(
+		VMServiceStatsProcedure,
+		svc.Stats,
+		connect.WithSchema(vMServiceMethods.ByName("Stats")),
+		connect.WithHandlerOptions(opts...),
+	)
 	vMServiceLogsHandler := connect.NewServerStreamHandler(
 		VMServiceLogsProcedure,
 		svc.Logs,
@@ -459,6 +483,8 @@ func NewVMServiceHandler(svc VMServiceHandler, opts ...connect.HandlerOption) (s
 			vMServiceListHandler.ServeHTTP(w, r)
 		case VMServiceShowProcedure:
 			vMServiceShowHandler.ServeHTTP(w, r)
+		case VMServiceStatsProcedure:
+			vMServiceStatsHandler.ServeHTTP(w, r)
 		case VMServiceLogsProcedure:
 			vMServiceLogsHandler.ServeHTTP(w, r)
 		case VMServiceTunnelProcedure:
@@ -516,6 +542,10 @@ func (UnimplementedVMServiceHandler) List(context.Context, *connect.Request[List
 
 func (UnimplementedVMServiceHandler) Show(context.Context, *connect.Request[ShowRequest]) (*connect.Response[ShowResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("banger.api.v1.VMService.Show is not implemented"))
+}
+
+func (UnimplementedVMServiceHandler) Stats(context.Context, *connect.Request[StatsRequest]) (*connect.Response[StatsResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("banger.api.v1.VMService.Stats is not implemented"))
 }
 
 func (UnimplementedVMServiceHandler) Logs(context.Context, *connect.Request[LogsRequest], *connect.ServerStream[LogsResponse]) error {

@@ -1947,6 +1947,247 @@ func (x *ListResponse) GetVms() []*VM {
 	return nil
 }
 
+type StatsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Vms           []string               `protobuf:"bytes,1,rep,name=vms,proto3" json:"vms,omitempty"` // none: all that are up
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StatsRequest) Reset() {
+	*x = StatsRequest{}
+	mi := &file_banger_api_v1_api_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StatsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StatsRequest) ProtoMessage() {}
+
+func (x *StatsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_api_v1_api_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StatsRequest.ProtoReflect.Descriptor instead.
+func (*StatsRequest) Descriptor() ([]byte, []int) {
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *StatsRequest) GetVms() []string {
+	if x != nil {
+		return x.Vms
+	}
+	return nil
+}
+
+type StatsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Vms           []*VMStats             `protobuf:"bytes,1,rep,name=vms,proto3" json:"vms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StatsResponse) Reset() {
+	*x = StatsResponse{}
+	mi := &file_banger_api_v1_api_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StatsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StatsResponse) ProtoMessage() {}
+
+func (x *StatsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_api_v1_api_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StatsResponse.ProtoReflect.Descriptor instead.
+func (*StatsResponse) Descriptor() ([]byte, []int) {
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *StatsResponse) GetVms() []*VMStats {
+	if x != nil {
+		return x.Vms
+	}
+	return nil
+}
+
+// VMStats is what one machine uses. What is counted is so since its start.
+type VMStats struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	State         string                 `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
+	UptimeSeconds float64                `protobuf:"fixed64,4,opt,name=uptime_seconds,json=uptimeSeconds,proto3" json:"uptime_seconds,omitempty"`
+	// Of the host, by the VMM.
+	CpuSeconds    float64 `protobuf:"fixed64,5,opt,name=cpu_seconds,json=cpuSeconds,proto3" json:"cpu_seconds,omitempty"`
+	ResidentBytes int64   `protobuf:"varint,6,opt,name=resident_bytes,json=residentBytes,proto3" json:"resident_bytes,omitempty"`
+	// To the guest and from it; both 0 without a network.
+	NetInBytes       int64 `protobuf:"varint,7,opt,name=net_in_bytes,json=netInBytes,proto3" json:"net_in_bytes,omitempty"`
+	NetOutBytes      int64 `protobuf:"varint,8,opt,name=net_out_bytes,json=netOutBytes,proto3" json:"net_out_bytes,omitempty"`
+	DiskReadBytes    int64 `protobuf:"varint,9,opt,name=disk_read_bytes,json=diskReadBytes,proto3" json:"disk_read_bytes,omitempty"`
+	DiskWrittenBytes int64 `protobuf:"varint,10,opt,name=disk_written_bytes,json=diskWrittenBytes,proto3" json:"disk_written_bytes,omitempty"`
+	// That its root and work disk take of the host's file system.
+	RootDiskBytes int64 `protobuf:"varint,11,opt,name=root_disk_bytes,json=rootDiskBytes,proto3" json:"root_disk_bytes,omitempty"`
+	WorkDiskBytes int64 `protobuf:"varint,12,opt,name=work_disk_bytes,json=workDiskBytes,proto3" json:"work_disk_bytes,omitempty"`
+	// What its agent says; absent: it did not answer at once.
+	Guest         *wire.StatsResponse    `protobuf:"bytes,13,opt,name=guest,proto3" json:"guest,omitempty"`
+	At            *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=at,proto3" json:"at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VMStats) Reset() {
+	*x = VMStats{}
+	mi := &file_banger_api_v1_api_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VMStats) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VMStats) ProtoMessage() {}
+
+func (x *VMStats) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_api_v1_api_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VMStats.ProtoReflect.Descriptor instead.
+func (*VMStats) Descriptor() ([]byte, []int) {
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *VMStats) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *VMStats) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *VMStats) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *VMStats) GetUptimeSeconds() float64 {
+	if x != nil {
+		return x.UptimeSeconds
+	}
+	return 0
+}
+
+func (x *VMStats) GetCpuSeconds() float64 {
+	if x != nil {
+		return x.CpuSeconds
+	}
+	return 0
+}
+
+func (x *VMStats) GetResidentBytes() int64 {
+	if x != nil {
+		return x.ResidentBytes
+	}
+	return 0
+}
+
+func (x *VMStats) GetNetInBytes() int64 {
+	if x != nil {
+		return x.NetInBytes
+	}
+	return 0
+}
+
+func (x *VMStats) GetNetOutBytes() int64 {
+	if x != nil {
+		return x.NetOutBytes
+	}
+	return 0
+}
+
+func (x *VMStats) GetDiskReadBytes() int64 {
+	if x != nil {
+		return x.DiskReadBytes
+	}
+	return 0
+}
+
+func (x *VMStats) GetDiskWrittenBytes() int64 {
+	if x != nil {
+		return x.DiskWrittenBytes
+	}
+	return 0
+}
+
+func (x *VMStats) GetRootDiskBytes() int64 {
+	if x != nil {
+		return x.RootDiskBytes
+	}
+	return 0
+}
+
+func (x *VMStats) GetWorkDiskBytes() int64 {
+	if x != nil {
+		return x.WorkDiskBytes
+	}
+	return 0
+}
+
+func (x *VMStats) GetGuest() *wire.StatsResponse {
+	if x != nil {
+		return x.Guest
+	}
+	return nil
+}
+
+func (x *VMStats) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
 type ShowRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Vm            string                 `protobuf:"bytes,1,opt,name=vm,proto3" json:"vm,omitempty"`
@@ -1956,7 +2197,7 @@ type ShowRequest struct {
 
 func (x *ShowRequest) Reset() {
 	*x = ShowRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[27]
+	mi := &file_banger_api_v1_api_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1968,7 +2209,7 @@ func (x *ShowRequest) String() string {
 func (*ShowRequest) ProtoMessage() {}
 
 func (x *ShowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[27]
+	mi := &file_banger_api_v1_api_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1981,7 +2222,7 @@ func (x *ShowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowRequest.ProtoReflect.Descriptor instead.
 func (*ShowRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{27}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ShowRequest) GetVm() string {
@@ -2000,7 +2241,7 @@ type ShowResponse struct {
 
 func (x *ShowResponse) Reset() {
 	*x = ShowResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[28]
+	mi := &file_banger_api_v1_api_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2012,7 +2253,7 @@ func (x *ShowResponse) String() string {
 func (*ShowResponse) ProtoMessage() {}
 
 func (x *ShowResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[28]
+	mi := &file_banger_api_v1_api_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2025,7 +2266,7 @@ func (x *ShowResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowResponse.ProtoReflect.Descriptor instead.
 func (*ShowResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{28}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ShowResponse) GetVm() *VM {
@@ -2046,7 +2287,7 @@ type LogsRequest struct {
 
 func (x *LogsRequest) Reset() {
 	*x = LogsRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[29]
+	mi := &file_banger_api_v1_api_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2058,7 +2299,7 @@ func (x *LogsRequest) String() string {
 func (*LogsRequest) ProtoMessage() {}
 
 func (x *LogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[29]
+	mi := &file_banger_api_v1_api_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2071,7 +2312,7 @@ func (x *LogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsRequest.ProtoReflect.Descriptor instead.
 func (*LogsRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{29}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *LogsRequest) GetVm() string {
@@ -2104,7 +2345,7 @@ type LogsResponse struct {
 
 func (x *LogsResponse) Reset() {
 	*x = LogsResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[30]
+	mi := &file_banger_api_v1_api_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2116,7 +2357,7 @@ func (x *LogsResponse) String() string {
 func (*LogsResponse) ProtoMessage() {}
 
 func (x *LogsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[30]
+	mi := &file_banger_api_v1_api_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2129,7 +2370,7 @@ func (x *LogsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsResponse.ProtoReflect.Descriptor instead.
 func (*LogsResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{30}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *LogsResponse) GetData() []byte {
@@ -2152,7 +2393,7 @@ type TunnelRequest struct {
 
 func (x *TunnelRequest) Reset() {
 	*x = TunnelRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[31]
+	mi := &file_banger_api_v1_api_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2164,7 +2405,7 @@ func (x *TunnelRequest) String() string {
 func (*TunnelRequest) ProtoMessage() {}
 
 func (x *TunnelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[31]
+	mi := &file_banger_api_v1_api_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2177,7 +2418,7 @@ func (x *TunnelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TunnelRequest.ProtoReflect.Descriptor instead.
 func (*TunnelRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{31}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *TunnelRequest) GetMsg() isTunnelRequest_Msg {
@@ -2231,7 +2472,7 @@ type TunnelStart struct {
 
 func (x *TunnelStart) Reset() {
 	*x = TunnelStart{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[32]
+	mi := &file_banger_api_v1_api_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2243,7 +2484,7 @@ func (x *TunnelStart) String() string {
 func (*TunnelStart) ProtoMessage() {}
 
 func (x *TunnelStart) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[32]
+	mi := &file_banger_api_v1_api_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2256,7 +2497,7 @@ func (x *TunnelStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TunnelStart.ProtoReflect.Descriptor instead.
 func (*TunnelStart) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{32}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *TunnelStart) GetVm() string {
@@ -2282,7 +2523,7 @@ type TunnelResponse struct {
 
 func (x *TunnelResponse) Reset() {
 	*x = TunnelResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[33]
+	mi := &file_banger_api_v1_api_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2294,7 +2535,7 @@ func (x *TunnelResponse) String() string {
 func (*TunnelResponse) ProtoMessage() {}
 
 func (x *TunnelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[33]
+	mi := &file_banger_api_v1_api_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2307,7 +2548,7 @@ func (x *TunnelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TunnelResponse.ProtoReflect.Descriptor instead.
 func (*TunnelResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{33}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *TunnelResponse) GetTunnel() *wire.TunnelResponse {
@@ -2336,7 +2577,7 @@ type Image struct {
 
 func (x *Image) Reset() {
 	*x = Image{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[34]
+	mi := &file_banger_api_v1_api_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2348,7 +2589,7 @@ func (x *Image) String() string {
 func (*Image) ProtoMessage() {}
 
 func (x *Image) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[34]
+	mi := &file_banger_api_v1_api_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2361,7 +2602,7 @@ func (x *Image) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Image.ProtoReflect.Descriptor instead.
 func (*Image) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{34}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Image) GetName() string {
@@ -2451,7 +2692,7 @@ type Package struct {
 
 func (x *Package) Reset() {
 	*x = Package{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[35]
+	mi := &file_banger_api_v1_api_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2463,7 +2704,7 @@ func (x *Package) String() string {
 func (*Package) ProtoMessage() {}
 
 func (x *Package) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[35]
+	mi := &file_banger_api_v1_api_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2476,7 +2717,7 @@ func (x *Package) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Package.ProtoReflect.Descriptor instead.
 func (*Package) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{35}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Package) GetName() string {
@@ -2503,7 +2744,7 @@ type BuildImageRequest struct {
 
 func (x *BuildImageRequest) Reset() {
 	*x = BuildImageRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[36]
+	mi := &file_banger_api_v1_api_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2515,7 +2756,7 @@ func (x *BuildImageRequest) String() string {
 func (*BuildImageRequest) ProtoMessage() {}
 
 func (x *BuildImageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[36]
+	mi := &file_banger_api_v1_api_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2528,7 +2769,7 @@ func (x *BuildImageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BuildImageRequest.ProtoReflect.Descriptor instead.
 func (*BuildImageRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{36}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *BuildImageRequest) GetName() string {
@@ -2558,7 +2799,7 @@ type BuildImageResponse struct {
 
 func (x *BuildImageResponse) Reset() {
 	*x = BuildImageResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[37]
+	mi := &file_banger_api_v1_api_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2570,7 +2811,7 @@ func (x *BuildImageResponse) String() string {
 func (*BuildImageResponse) ProtoMessage() {}
 
 func (x *BuildImageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[37]
+	mi := &file_banger_api_v1_api_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2583,7 +2824,7 @@ func (x *BuildImageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BuildImageResponse.ProtoReflect.Descriptor instead.
 func (*BuildImageResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{37}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *BuildImageResponse) GetMsg() isBuildImageResponse_Msg {
@@ -2635,7 +2876,7 @@ type ListImagesRequest struct {
 
 func (x *ListImagesRequest) Reset() {
 	*x = ListImagesRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[38]
+	mi := &file_banger_api_v1_api_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2647,7 +2888,7 @@ func (x *ListImagesRequest) String() string {
 func (*ListImagesRequest) ProtoMessage() {}
 
 func (x *ListImagesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[38]
+	mi := &file_banger_api_v1_api_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2660,7 +2901,7 @@ func (x *ListImagesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListImagesRequest.ProtoReflect.Descriptor instead.
 func (*ListImagesRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{38}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{41}
 }
 
 type ListImagesResponse struct {
@@ -2672,7 +2913,7 @@ type ListImagesResponse struct {
 
 func (x *ListImagesResponse) Reset() {
 	*x = ListImagesResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[39]
+	mi := &file_banger_api_v1_api_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2684,7 +2925,7 @@ func (x *ListImagesResponse) String() string {
 func (*ListImagesResponse) ProtoMessage() {}
 
 func (x *ListImagesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[39]
+	mi := &file_banger_api_v1_api_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2697,7 +2938,7 @@ func (x *ListImagesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListImagesResponse.ProtoReflect.Descriptor instead.
 func (*ListImagesResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{39}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ListImagesResponse) GetImages() []*Image {
@@ -2716,7 +2957,7 @@ type ShowImageRequest struct {
 
 func (x *ShowImageRequest) Reset() {
 	*x = ShowImageRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[40]
+	mi := &file_banger_api_v1_api_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2728,7 +2969,7 @@ func (x *ShowImageRequest) String() string {
 func (*ShowImageRequest) ProtoMessage() {}
 
 func (x *ShowImageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[40]
+	mi := &file_banger_api_v1_api_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2741,7 +2982,7 @@ func (x *ShowImageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowImageRequest.ProtoReflect.Descriptor instead.
 func (*ShowImageRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{40}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ShowImageRequest) GetName() string {
@@ -2760,7 +3001,7 @@ type ShowImageResponse struct {
 
 func (x *ShowImageResponse) Reset() {
 	*x = ShowImageResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[41]
+	mi := &file_banger_api_v1_api_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2772,7 +3013,7 @@ func (x *ShowImageResponse) String() string {
 func (*ShowImageResponse) ProtoMessage() {}
 
 func (x *ShowImageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[41]
+	mi := &file_banger_api_v1_api_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2785,7 +3026,7 @@ func (x *ShowImageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowImageResponse.ProtoReflect.Descriptor instead.
 func (*ShowImageResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{41}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ShowImageResponse) GetImage() *Image {
@@ -2804,7 +3045,7 @@ type DeleteImageRequest struct {
 
 func (x *DeleteImageRequest) Reset() {
 	*x = DeleteImageRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[42]
+	mi := &file_banger_api_v1_api_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2816,7 +3057,7 @@ func (x *DeleteImageRequest) String() string {
 func (*DeleteImageRequest) ProtoMessage() {}
 
 func (x *DeleteImageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[42]
+	mi := &file_banger_api_v1_api_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2829,7 +3070,7 @@ func (x *DeleteImageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteImageRequest.ProtoReflect.Descriptor instead.
 func (*DeleteImageRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{42}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *DeleteImageRequest) GetName() string {
@@ -2847,7 +3088,7 @@ type DeleteImageResponse struct {
 
 func (x *DeleteImageResponse) Reset() {
 	*x = DeleteImageResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[43]
+	mi := &file_banger_api_v1_api_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2859,7 +3100,7 @@ func (x *DeleteImageResponse) String() string {
 func (*DeleteImageResponse) ProtoMessage() {}
 
 func (x *DeleteImageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[43]
+	mi := &file_banger_api_v1_api_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2872,7 +3113,7 @@ func (x *DeleteImageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteImageResponse.ProtoReflect.Descriptor instead.
 func (*DeleteImageResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{43}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{46}
 }
 
 type Kernel struct {
@@ -2891,7 +3132,7 @@ type Kernel struct {
 
 func (x *Kernel) Reset() {
 	*x = Kernel{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[44]
+	mi := &file_banger_api_v1_api_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2903,7 +3144,7 @@ func (x *Kernel) String() string {
 func (*Kernel) ProtoMessage() {}
 
 func (x *Kernel) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[44]
+	mi := &file_banger_api_v1_api_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2916,7 +3157,7 @@ func (x *Kernel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Kernel.ProtoReflect.Descriptor instead.
 func (*Kernel) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{44}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Kernel) GetName() string {
@@ -2984,7 +3225,7 @@ type PullKernelRequest struct {
 
 func (x *PullKernelRequest) Reset() {
 	*x = PullKernelRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[45]
+	mi := &file_banger_api_v1_api_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2996,7 +3237,7 @@ func (x *PullKernelRequest) String() string {
 func (*PullKernelRequest) ProtoMessage() {}
 
 func (x *PullKernelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[45]
+	mi := &file_banger_api_v1_api_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3009,7 +3250,7 @@ func (x *PullKernelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PullKernelRequest.ProtoReflect.Descriptor instead.
 func (*PullKernelRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{45}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *PullKernelRequest) GetName() string {
@@ -3032,7 +3273,7 @@ type PullKernelResponse struct {
 
 func (x *PullKernelResponse) Reset() {
 	*x = PullKernelResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[46]
+	mi := &file_banger_api_v1_api_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3044,7 +3285,7 @@ func (x *PullKernelResponse) String() string {
 func (*PullKernelResponse) ProtoMessage() {}
 
 func (x *PullKernelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[46]
+	mi := &file_banger_api_v1_api_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3057,7 +3298,7 @@ func (x *PullKernelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PullKernelResponse.ProtoReflect.Descriptor instead.
 func (*PullKernelResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{46}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *PullKernelResponse) GetMsg() isPullKernelResponse_Msg {
@@ -3115,7 +3356,7 @@ type ImportKernelRequest struct {
 
 func (x *ImportKernelRequest) Reset() {
 	*x = ImportKernelRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[47]
+	mi := &file_banger_api_v1_api_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3127,7 +3368,7 @@ func (x *ImportKernelRequest) String() string {
 func (*ImportKernelRequest) ProtoMessage() {}
 
 func (x *ImportKernelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[47]
+	mi := &file_banger_api_v1_api_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3140,7 +3381,7 @@ func (x *ImportKernelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportKernelRequest.ProtoReflect.Descriptor instead.
 func (*ImportKernelRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{47}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ImportKernelRequest) GetMsg() isImportKernelRequest_Msg {
@@ -3208,7 +3449,7 @@ type ImportKernelResponse struct {
 
 func (x *ImportKernelResponse) Reset() {
 	*x = ImportKernelResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[48]
+	mi := &file_banger_api_v1_api_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3220,7 +3461,7 @@ func (x *ImportKernelResponse) String() string {
 func (*ImportKernelResponse) ProtoMessage() {}
 
 func (x *ImportKernelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[48]
+	mi := &file_banger_api_v1_api_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3233,7 +3474,7 @@ func (x *ImportKernelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportKernelResponse.ProtoReflect.Descriptor instead.
 func (*ImportKernelResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{48}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *ImportKernelResponse) GetKernel() *Kernel {
@@ -3251,7 +3492,7 @@ type ListKernelsRequest struct {
 
 func (x *ListKernelsRequest) Reset() {
 	*x = ListKernelsRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[49]
+	mi := &file_banger_api_v1_api_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3263,7 +3504,7 @@ func (x *ListKernelsRequest) String() string {
 func (*ListKernelsRequest) ProtoMessage() {}
 
 func (x *ListKernelsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[49]
+	mi := &file_banger_api_v1_api_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3276,7 +3517,7 @@ func (x *ListKernelsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKernelsRequest.ProtoReflect.Descriptor instead.
 func (*ListKernelsRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{49}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{52}
 }
 
 type ListKernelsResponse struct {
@@ -3288,7 +3529,7 @@ type ListKernelsResponse struct {
 
 func (x *ListKernelsResponse) Reset() {
 	*x = ListKernelsResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[50]
+	mi := &file_banger_api_v1_api_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3300,7 +3541,7 @@ func (x *ListKernelsResponse) String() string {
 func (*ListKernelsResponse) ProtoMessage() {}
 
 func (x *ListKernelsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[50]
+	mi := &file_banger_api_v1_api_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3313,7 +3554,7 @@ func (x *ListKernelsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKernelsResponse.ProtoReflect.Descriptor instead.
 func (*ListKernelsResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{50}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ListKernelsResponse) GetKernels() []*Kernel {
@@ -3332,7 +3573,7 @@ type ShowKernelRequest struct {
 
 func (x *ShowKernelRequest) Reset() {
 	*x = ShowKernelRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[51]
+	mi := &file_banger_api_v1_api_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3344,7 +3585,7 @@ func (x *ShowKernelRequest) String() string {
 func (*ShowKernelRequest) ProtoMessage() {}
 
 func (x *ShowKernelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[51]
+	mi := &file_banger_api_v1_api_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3357,7 +3598,7 @@ func (x *ShowKernelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowKernelRequest.ProtoReflect.Descriptor instead.
 func (*ShowKernelRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{51}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *ShowKernelRequest) GetName() string {
@@ -3376,7 +3617,7 @@ type ShowKernelResponse struct {
 
 func (x *ShowKernelResponse) Reset() {
 	*x = ShowKernelResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[52]
+	mi := &file_banger_api_v1_api_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3388,7 +3629,7 @@ func (x *ShowKernelResponse) String() string {
 func (*ShowKernelResponse) ProtoMessage() {}
 
 func (x *ShowKernelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[52]
+	mi := &file_banger_api_v1_api_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3401,7 +3642,7 @@ func (x *ShowKernelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowKernelResponse.ProtoReflect.Descriptor instead.
 func (*ShowKernelResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{52}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *ShowKernelResponse) GetKernel() *Kernel {
@@ -3420,7 +3661,7 @@ type DeleteKernelRequest struct {
 
 func (x *DeleteKernelRequest) Reset() {
 	*x = DeleteKernelRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[53]
+	mi := &file_banger_api_v1_api_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3432,7 +3673,7 @@ func (x *DeleteKernelRequest) String() string {
 func (*DeleteKernelRequest) ProtoMessage() {}
 
 func (x *DeleteKernelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[53]
+	mi := &file_banger_api_v1_api_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3445,7 +3686,7 @@ func (x *DeleteKernelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteKernelRequest.ProtoReflect.Descriptor instead.
 func (*DeleteKernelRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{53}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *DeleteKernelRequest) GetName() string {
@@ -3463,7 +3704,7 @@ type DeleteKernelResponse struct {
 
 func (x *DeleteKernelResponse) Reset() {
 	*x = DeleteKernelResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[54]
+	mi := &file_banger_api_v1_api_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3475,7 +3716,7 @@ func (x *DeleteKernelResponse) String() string {
 func (*DeleteKernelResponse) ProtoMessage() {}
 
 func (x *DeleteKernelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[54]
+	mi := &file_banger_api_v1_api_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3488,7 +3729,7 @@ func (x *DeleteKernelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteKernelResponse.ProtoReflect.Descriptor instead.
 func (*DeleteKernelResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{54}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{57}
 }
 
 type StatusRequest struct {
@@ -3500,7 +3741,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[55]
+	mi := &file_banger_api_v1_api_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3512,7 +3753,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[55]
+	mi := &file_banger_api_v1_api_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3525,7 +3766,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{55}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *StatusRequest) GetBrief() bool {
@@ -3554,7 +3795,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[56]
+	mi := &file_banger_api_v1_api_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3566,7 +3807,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[56]
+	mi := &file_banger_api_v1_api_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3579,7 +3820,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{56}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *StatusResponse) GetPid() int32 {
@@ -3667,7 +3908,7 @@ type ShutdownRequest struct {
 
 func (x *ShutdownRequest) Reset() {
 	*x = ShutdownRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[57]
+	mi := &file_banger_api_v1_api_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3679,7 +3920,7 @@ func (x *ShutdownRequest) String() string {
 func (*ShutdownRequest) ProtoMessage() {}
 
 func (x *ShutdownRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[57]
+	mi := &file_banger_api_v1_api_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3692,7 +3933,7 @@ func (x *ShutdownRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShutdownRequest.ProtoReflect.Descriptor instead.
 func (*ShutdownRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{57}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{60}
 }
 
 type ShutdownResponse struct {
@@ -3703,7 +3944,7 @@ type ShutdownResponse struct {
 
 func (x *ShutdownResponse) Reset() {
 	*x = ShutdownResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[58]
+	mi := &file_banger_api_v1_api_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3715,7 +3956,7 @@ func (x *ShutdownResponse) String() string {
 func (*ShutdownResponse) ProtoMessage() {}
 
 func (x *ShutdownResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[58]
+	mi := &file_banger_api_v1_api_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3728,7 +3969,7 @@ func (x *ShutdownResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShutdownResponse.ProtoReflect.Descriptor instead.
 func (*ShutdownResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{58}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{61}
 }
 
 // ErrorDetail travels with every error.
@@ -3743,7 +3984,7 @@ type ErrorDetail struct {
 
 func (x *ErrorDetail) Reset() {
 	*x = ErrorDetail{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[59]
+	mi := &file_banger_api_v1_api_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3755,7 +3996,7 @@ func (x *ErrorDetail) String() string {
 func (*ErrorDetail) ProtoMessage() {}
 
 func (x *ErrorDetail) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[59]
+	mi := &file_banger_api_v1_api_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3768,7 +4009,7 @@ func (x *ErrorDetail) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ErrorDetail.ProtoReflect.Descriptor instead.
 func (*ErrorDetail) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{59}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *ErrorDetail) GetKind() string {
@@ -3805,7 +4046,7 @@ type CopyRequest struct {
 
 func (x *CopyRequest) Reset() {
 	*x = CopyRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[60]
+	mi := &file_banger_api_v1_api_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3817,7 +4058,7 @@ func (x *CopyRequest) String() string {
 func (*CopyRequest) ProtoMessage() {}
 
 func (x *CopyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[60]
+	mi := &file_banger_api_v1_api_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3830,7 +4071,7 @@ func (x *CopyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyRequest.ProtoReflect.Descriptor instead.
 func (*CopyRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{60}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *CopyRequest) GetMsg() isCopyRequest_Msg {
@@ -3884,7 +4125,7 @@ type CopyIn struct {
 
 func (x *CopyIn) Reset() {
 	*x = CopyIn{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[61]
+	mi := &file_banger_api_v1_api_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3896,7 +4137,7 @@ func (x *CopyIn) String() string {
 func (*CopyIn) ProtoMessage() {}
 
 func (x *CopyIn) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[61]
+	mi := &file_banger_api_v1_api_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3909,7 +4150,7 @@ func (x *CopyIn) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyIn.ProtoReflect.Descriptor instead.
 func (*CopyIn) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{61}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *CopyIn) GetVm() string {
@@ -3936,7 +4177,7 @@ type CopyResponse struct {
 
 func (x *CopyResponse) Reset() {
 	*x = CopyResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[62]
+	mi := &file_banger_api_v1_api_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3948,7 +4189,7 @@ func (x *CopyResponse) String() string {
 func (*CopyResponse) ProtoMessage() {}
 
 func (x *CopyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[62]
+	mi := &file_banger_api_v1_api_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3961,7 +4202,7 @@ func (x *CopyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyResponse.ProtoReflect.Descriptor instead.
 func (*CopyResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{62}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *CopyResponse) GetCopy() *wire.CopyResponse {
@@ -4135,7 +4376,29 @@ const file_banger_api_v1_api_proto_rawDesc = "" +
 	"\x06labels\x18\x02 \x03(\tR\x06labels\x12\x16\n" +
 	"\x06states\x18\x03 \x03(\tR\x06states\"3\n" +
 	"\fListResponse\x12#\n" +
-	"\x03vms\x18\x01 \x03(\v2\x11.banger.api.v1.VMR\x03vms\"\x1d\n" +
+	"\x03vms\x18\x01 \x03(\v2\x11.banger.api.v1.VMR\x03vms\" \n" +
+	"\fStatsRequest\x12\x10\n" +
+	"\x03vms\x18\x01 \x03(\tR\x03vms\"9\n" +
+	"\rStatsResponse\x12(\n" +
+	"\x03vms\x18\x01 \x03(\v2\x16.banger.api.v1.VMStatsR\x03vms\"\x80\x04\n" +
+	"\aVMStats\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
+	"\x05state\x18\x03 \x01(\tR\x05state\x12%\n" +
+	"\x0euptime_seconds\x18\x04 \x01(\x01R\ruptimeSeconds\x12\x1f\n" +
+	"\vcpu_seconds\x18\x05 \x01(\x01R\n" +
+	"cpuSeconds\x12%\n" +
+	"\x0eresident_bytes\x18\x06 \x01(\x03R\rresidentBytes\x12 \n" +
+	"\fnet_in_bytes\x18\a \x01(\x03R\n" +
+	"netInBytes\x12\"\n" +
+	"\rnet_out_bytes\x18\b \x01(\x03R\vnetOutBytes\x12&\n" +
+	"\x0fdisk_read_bytes\x18\t \x01(\x03R\rdiskReadBytes\x12,\n" +
+	"\x12disk_written_bytes\x18\n" +
+	" \x01(\x03R\x10diskWrittenBytes\x12&\n" +
+	"\x0froot_disk_bytes\x18\v \x01(\x03R\rrootDiskBytes\x12&\n" +
+	"\x0fwork_disk_bytes\x18\f \x01(\x03R\rworkDiskBytes\x124\n" +
+	"\x05guest\x18\r \x01(\v2\x1e.banger.agent.v1.StatsResponseR\x05guest\x12*\n" +
+	"\x02at\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"\x1d\n" +
 	"\vShowRequest\x12\x0e\n" +
 	"\x02vm\x18\x01 \x01(\tR\x02vm\"1\n" +
 	"\fShowResponse\x12!\n" +
@@ -4256,7 +4519,7 @@ const file_banger_api_v1_api_proto_rawDesc = "" +
 	"\x04copy\x18\x02 \x01(\v2\x1a.banger.agent.v1.CopyStartR\x04copy\"Y\n" +
 	"\fCopyResponse\x121\n" +
 	"\x04copy\x18\x01 \x01(\v2\x1d.banger.agent.v1.CopyResponseR\x04copy\x12\x16\n" +
-	"\x06notice\x18\x02 \x01(\tR\x06notice2\xc9\a\n" +
+	"\x06notice\x18\x02 \x01(\tR\x06notice2\x8d\b\n" +
 	"\tVMService\x12@\n" +
 	"\x03Run\x12\x19.banger.api.v1.RunRequest\x1a\x1a.banger.api.v1.RunResponse(\x010\x01\x12C\n" +
 	"\x04Exec\x12\x1a.banger.api.v1.ExecRequest\x1a\x1b.banger.api.v1.ExecResponse(\x010\x01\x12G\n" +
@@ -4268,7 +4531,8 @@ const file_banger_api_v1_api_proto_rawDesc = "" +
 	"\x04Kill\x12\x1a.banger.api.v1.KillRequest\x1a\x1b.banger.api.v1.KillResponse\x12E\n" +
 	"\x06Delete\x12\x1c.banger.api.v1.DeleteRequest\x1a\x1d.banger.api.v1.DeleteResponse\x12?\n" +
 	"\x04List\x12\x1a.banger.api.v1.ListRequest\x1a\x1b.banger.api.v1.ListResponse\x12?\n" +
-	"\x04Show\x12\x1a.banger.api.v1.ShowRequest\x1a\x1b.banger.api.v1.ShowResponse\x12A\n" +
+	"\x04Show\x12\x1a.banger.api.v1.ShowRequest\x1a\x1b.banger.api.v1.ShowResponse\x12B\n" +
+	"\x05Stats\x12\x1b.banger.api.v1.StatsRequest\x1a\x1c.banger.api.v1.StatsResponse\x12A\n" +
 	"\x04Logs\x12\x1a.banger.api.v1.LogsRequest\x1a\x1b.banger.api.v1.LogsResponse0\x01\x12I\n" +
 	"\x06Tunnel\x12\x1c.banger.api.v1.TunnelRequest\x1a\x1d.banger.api.v1.TunnelResponse(\x010\x01\x12C\n" +
 	"\x04Copy\x12\x1a.banger.api.v1.CopyRequest\x1a\x1b.banger.api.v1.CopyResponse(\x010\x012\xdc\x02\n" +
@@ -4303,7 +4567,7 @@ func file_banger_api_v1_api_proto_rawDescGZIP() []byte {
 	return file_banger_api_v1_api_proto_rawDescData
 }
 
-var file_banger_api_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 65)
+var file_banger_api_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 68)
 var file_banger_api_v1_api_proto_goTypes = []any{
 	(*VM)(nil),                    // 0: banger.api.v1.VM
 	(*Handles)(nil),               // 1: banger.api.v1.Handles
@@ -4332,163 +4596,172 @@ var file_banger_api_v1_api_proto_goTypes = []any{
 	(*DeleteResponse)(nil),        // 24: banger.api.v1.DeleteResponse
 	(*ListRequest)(nil),           // 25: banger.api.v1.ListRequest
 	(*ListResponse)(nil),          // 26: banger.api.v1.ListResponse
-	(*ShowRequest)(nil),           // 27: banger.api.v1.ShowRequest
-	(*ShowResponse)(nil),          // 28: banger.api.v1.ShowResponse
-	(*LogsRequest)(nil),           // 29: banger.api.v1.LogsRequest
-	(*LogsResponse)(nil),          // 30: banger.api.v1.LogsResponse
-	(*TunnelRequest)(nil),         // 31: banger.api.v1.TunnelRequest
-	(*TunnelStart)(nil),           // 32: banger.api.v1.TunnelStart
-	(*TunnelResponse)(nil),        // 33: banger.api.v1.TunnelResponse
-	(*Image)(nil),                 // 34: banger.api.v1.Image
-	(*Package)(nil),               // 35: banger.api.v1.Package
-	(*BuildImageRequest)(nil),     // 36: banger.api.v1.BuildImageRequest
-	(*BuildImageResponse)(nil),    // 37: banger.api.v1.BuildImageResponse
-	(*ListImagesRequest)(nil),     // 38: banger.api.v1.ListImagesRequest
-	(*ListImagesResponse)(nil),    // 39: banger.api.v1.ListImagesResponse
-	(*ShowImageRequest)(nil),      // 40: banger.api.v1.ShowImageRequest
-	(*ShowImageResponse)(nil),     // 41: banger.api.v1.ShowImageResponse
-	(*DeleteImageRequest)(nil),    // 42: banger.api.v1.DeleteImageRequest
-	(*DeleteImageResponse)(nil),   // 43: banger.api.v1.DeleteImageResponse
-	(*Kernel)(nil),                // 44: banger.api.v1.Kernel
-	(*PullKernelRequest)(nil),     // 45: banger.api.v1.PullKernelRequest
-	(*PullKernelResponse)(nil),    // 46: banger.api.v1.PullKernelResponse
-	(*ImportKernelRequest)(nil),   // 47: banger.api.v1.ImportKernelRequest
-	(*ImportKernelResponse)(nil),  // 48: banger.api.v1.ImportKernelResponse
-	(*ListKernelsRequest)(nil),    // 49: banger.api.v1.ListKernelsRequest
-	(*ListKernelsResponse)(nil),   // 50: banger.api.v1.ListKernelsResponse
-	(*ShowKernelRequest)(nil),     // 51: banger.api.v1.ShowKernelRequest
-	(*ShowKernelResponse)(nil),    // 52: banger.api.v1.ShowKernelResponse
-	(*DeleteKernelRequest)(nil),   // 53: banger.api.v1.DeleteKernelRequest
-	(*DeleteKernelResponse)(nil),  // 54: banger.api.v1.DeleteKernelResponse
-	(*StatusRequest)(nil),         // 55: banger.api.v1.StatusRequest
-	(*StatusResponse)(nil),        // 56: banger.api.v1.StatusResponse
-	(*ShutdownRequest)(nil),       // 57: banger.api.v1.ShutdownRequest
-	(*ShutdownResponse)(nil),      // 58: banger.api.v1.ShutdownResponse
-	(*ErrorDetail)(nil),           // 59: banger.api.v1.ErrorDetail
-	(*CopyRequest)(nil),           // 60: banger.api.v1.CopyRequest
-	(*CopyIn)(nil),                // 61: banger.api.v1.CopyIn
-	(*CopyResponse)(nil),          // 62: banger.api.v1.CopyResponse
-	nil,                           // 63: banger.api.v1.VM.LabelsEntry
-	nil,                           // 64: banger.api.v1.Spec.LabelsEntry
-	(*timestamppb.Timestamp)(nil), // 65: google.protobuf.Timestamp
-	(*wire.ExecRequest)(nil),      // 66: banger.agent.v1.ExecRequest
-	(*wire.ExecStart)(nil),        // 67: banger.agent.v1.ExecStart
-	(*wire.ExecResponse)(nil),     // 68: banger.agent.v1.ExecResponse
-	(*durationpb.Duration)(nil),   // 69: google.protobuf.Duration
-	(*wire.TunnelRequest)(nil),    // 70: banger.agent.v1.TunnelRequest
-	(*wire.TunnelResponse)(nil),   // 71: banger.agent.v1.TunnelResponse
-	(*wire.CopyRequest)(nil),      // 72: banger.agent.v1.CopyRequest
-	(*wire.CopyStart)(nil),        // 73: banger.agent.v1.CopyStart
-	(*wire.CopyResponse)(nil),     // 74: banger.agent.v1.CopyResponse
+	(*StatsRequest)(nil),          // 27: banger.api.v1.StatsRequest
+	(*StatsResponse)(nil),         // 28: banger.api.v1.StatsResponse
+	(*VMStats)(nil),               // 29: banger.api.v1.VMStats
+	(*ShowRequest)(nil),           // 30: banger.api.v1.ShowRequest
+	(*ShowResponse)(nil),          // 31: banger.api.v1.ShowResponse
+	(*LogsRequest)(nil),           // 32: banger.api.v1.LogsRequest
+	(*LogsResponse)(nil),          // 33: banger.api.v1.LogsResponse
+	(*TunnelRequest)(nil),         // 34: banger.api.v1.TunnelRequest
+	(*TunnelStart)(nil),           // 35: banger.api.v1.TunnelStart
+	(*TunnelResponse)(nil),        // 36: banger.api.v1.TunnelResponse
+	(*Image)(nil),                 // 37: banger.api.v1.Image
+	(*Package)(nil),               // 38: banger.api.v1.Package
+	(*BuildImageRequest)(nil),     // 39: banger.api.v1.BuildImageRequest
+	(*BuildImageResponse)(nil),    // 40: banger.api.v1.BuildImageResponse
+	(*ListImagesRequest)(nil),     // 41: banger.api.v1.ListImagesRequest
+	(*ListImagesResponse)(nil),    // 42: banger.api.v1.ListImagesResponse
+	(*ShowImageRequest)(nil),      // 43: banger.api.v1.ShowImageRequest
+	(*ShowImageResponse)(nil),     // 44: banger.api.v1.ShowImageResponse
+	(*DeleteImageRequest)(nil),    // 45: banger.api.v1.DeleteImageRequest
+	(*DeleteImageResponse)(nil),   // 46: banger.api.v1.DeleteImageResponse
+	(*Kernel)(nil),                // 47: banger.api.v1.Kernel
+	(*PullKernelRequest)(nil),     // 48: banger.api.v1.PullKernelRequest
+	(*PullKernelResponse)(nil),    // 49: banger.api.v1.PullKernelResponse
+	(*ImportKernelRequest)(nil),   // 50: banger.api.v1.ImportKernelRequest
+	(*ImportKernelResponse)(nil),  // 51: banger.api.v1.ImportKernelResponse
+	(*ListKernelsRequest)(nil),    // 52: banger.api.v1.ListKernelsRequest
+	(*ListKernelsResponse)(nil),   // 53: banger.api.v1.ListKernelsResponse
+	(*ShowKernelRequest)(nil),     // 54: banger.api.v1.ShowKernelRequest
+	(*ShowKernelResponse)(nil),    // 55: banger.api.v1.ShowKernelResponse
+	(*DeleteKernelRequest)(nil),   // 56: banger.api.v1.DeleteKernelRequest
+	(*DeleteKernelResponse)(nil),  // 57: banger.api.v1.DeleteKernelResponse
+	(*StatusRequest)(nil),         // 58: banger.api.v1.StatusRequest
+	(*StatusResponse)(nil),        // 59: banger.api.v1.StatusResponse
+	(*ShutdownRequest)(nil),       // 60: banger.api.v1.ShutdownRequest
+	(*ShutdownResponse)(nil),      // 61: banger.api.v1.ShutdownResponse
+	(*ErrorDetail)(nil),           // 62: banger.api.v1.ErrorDetail
+	(*CopyRequest)(nil),           // 63: banger.api.v1.CopyRequest
+	(*CopyIn)(nil),                // 64: banger.api.v1.CopyIn
+	(*CopyResponse)(nil),          // 65: banger.api.v1.CopyResponse
+	nil,                           // 66: banger.api.v1.VM.LabelsEntry
+	nil,                           // 67: banger.api.v1.Spec.LabelsEntry
+	(*timestamppb.Timestamp)(nil), // 68: google.protobuf.Timestamp
+	(*wire.ExecRequest)(nil),      // 69: banger.agent.v1.ExecRequest
+	(*wire.ExecStart)(nil),        // 70: banger.agent.v1.ExecStart
+	(*wire.ExecResponse)(nil),     // 71: banger.agent.v1.ExecResponse
+	(*durationpb.Duration)(nil),   // 72: google.protobuf.Duration
+	(*wire.StatsResponse)(nil),    // 73: banger.agent.v1.StatsResponse
+	(*wire.TunnelRequest)(nil),    // 74: banger.agent.v1.TunnelRequest
+	(*wire.TunnelResponse)(nil),   // 75: banger.agent.v1.TunnelResponse
+	(*wire.CopyRequest)(nil),      // 76: banger.agent.v1.CopyRequest
+	(*wire.CopyStart)(nil),        // 77: banger.agent.v1.CopyStart
+	(*wire.CopyResponse)(nil),     // 78: banger.agent.v1.CopyResponse
 }
 var file_banger_api_v1_api_proto_depIdxs = []int32{
-	65, // 0: banger.api.v1.VM.created_at:type_name -> google.protobuf.Timestamp
-	65, // 1: banger.api.v1.VM.started_at:type_name -> google.protobuf.Timestamp
-	63, // 2: banger.api.v1.VM.labels:type_name -> banger.api.v1.VM.LabelsEntry
+	68, // 0: banger.api.v1.VM.created_at:type_name -> google.protobuf.Timestamp
+	68, // 1: banger.api.v1.VM.started_at:type_name -> google.protobuf.Timestamp
+	66, // 2: banger.api.v1.VM.labels:type_name -> banger.api.v1.VM.LabelsEntry
 	1,  // 3: banger.api.v1.VM.handles:type_name -> banger.api.v1.Handles
-	64, // 4: banger.api.v1.Spec.labels:type_name -> banger.api.v1.Spec.LabelsEntry
+	67, // 4: banger.api.v1.Spec.labels:type_name -> banger.api.v1.Spec.LabelsEntry
 	5,  // 5: banger.api.v1.RunRequest.start:type_name -> banger.api.v1.RunStart
-	66, // 6: banger.api.v1.RunRequest.exec:type_name -> banger.agent.v1.ExecRequest
+	69, // 6: banger.api.v1.RunRequest.exec:type_name -> banger.agent.v1.ExecRequest
 	2,  // 7: banger.api.v1.RunStart.spec:type_name -> banger.api.v1.Spec
-	67, // 8: banger.api.v1.RunStart.command:type_name -> banger.agent.v1.ExecStart
+	70, // 8: banger.api.v1.RunStart.command:type_name -> banger.agent.v1.ExecStart
 	3,  // 9: banger.api.v1.RunResponse.progress:type_name -> banger.api.v1.Progress
 	0,  // 10: banger.api.v1.RunResponse.vm:type_name -> banger.api.v1.VM
-	68, // 11: banger.api.v1.RunResponse.exec:type_name -> banger.agent.v1.ExecResponse
+	71, // 11: banger.api.v1.RunResponse.exec:type_name -> banger.agent.v1.ExecResponse
 	7,  // 12: banger.api.v1.RunResponse.cleanup:type_name -> banger.api.v1.Cleanup
 	9,  // 13: banger.api.v1.ExecRequest.start:type_name -> banger.api.v1.ExecIn
-	66, // 14: banger.api.v1.ExecRequest.exec:type_name -> banger.agent.v1.ExecRequest
-	67, // 15: banger.api.v1.ExecIn.command:type_name -> banger.agent.v1.ExecStart
-	68, // 16: banger.api.v1.ExecResponse.exec:type_name -> banger.agent.v1.ExecResponse
+	69, // 14: banger.api.v1.ExecRequest.exec:type_name -> banger.agent.v1.ExecRequest
+	70, // 15: banger.api.v1.ExecIn.command:type_name -> banger.agent.v1.ExecStart
+	71, // 16: banger.api.v1.ExecResponse.exec:type_name -> banger.agent.v1.ExecResponse
 	2,  // 17: banger.api.v1.CreateRequest.spec:type_name -> banger.api.v1.Spec
 	3,  // 18: banger.api.v1.CreateResponse.progress:type_name -> banger.api.v1.Progress
 	0,  // 19: banger.api.v1.CreateResponse.vm:type_name -> banger.api.v1.VM
 	3,  // 20: banger.api.v1.StartResponse.progress:type_name -> banger.api.v1.Progress
 	0,  // 21: banger.api.v1.StartResponse.vm:type_name -> banger.api.v1.VM
 	0,  // 22: banger.api.v1.SetResponse.vm:type_name -> banger.api.v1.VM
-	69, // 23: banger.api.v1.RestartRequest.grace:type_name -> google.protobuf.Duration
+	72, // 23: banger.api.v1.RestartRequest.grace:type_name -> google.protobuf.Duration
 	3,  // 24: banger.api.v1.RestartResponse.progress:type_name -> banger.api.v1.Progress
 	0,  // 25: banger.api.v1.RestartResponse.vm:type_name -> banger.api.v1.VM
-	69, // 26: banger.api.v1.StopRequest.grace:type_name -> google.protobuf.Duration
+	72, // 26: banger.api.v1.StopRequest.grace:type_name -> google.protobuf.Duration
 	0,  // 27: banger.api.v1.StopResponse.vm:type_name -> banger.api.v1.VM
 	0,  // 28: banger.api.v1.KillResponse.vm:type_name -> banger.api.v1.VM
 	0,  // 29: banger.api.v1.DeleteResponse.vm:type_name -> banger.api.v1.VM
 	0,  // 30: banger.api.v1.ListResponse.vms:type_name -> banger.api.v1.VM
-	0,  // 31: banger.api.v1.ShowResponse.vm:type_name -> banger.api.v1.VM
-	32, // 32: banger.api.v1.TunnelRequest.start:type_name -> banger.api.v1.TunnelStart
-	70, // 33: banger.api.v1.TunnelRequest.tunnel:type_name -> banger.agent.v1.TunnelRequest
-	71, // 34: banger.api.v1.TunnelResponse.tunnel:type_name -> banger.agent.v1.TunnelResponse
-	35, // 35: banger.api.v1.Image.packages:type_name -> banger.api.v1.Package
-	65, // 36: banger.api.v1.Image.created_at:type_name -> google.protobuf.Timestamp
-	3,  // 37: banger.api.v1.BuildImageResponse.progress:type_name -> banger.api.v1.Progress
-	34, // 38: banger.api.v1.BuildImageResponse.image:type_name -> banger.api.v1.Image
-	34, // 39: banger.api.v1.ListImagesResponse.images:type_name -> banger.api.v1.Image
-	34, // 40: banger.api.v1.ShowImageResponse.image:type_name -> banger.api.v1.Image
-	65, // 41: banger.api.v1.Kernel.created_at:type_name -> google.protobuf.Timestamp
-	3,  // 42: banger.api.v1.PullKernelResponse.progress:type_name -> banger.api.v1.Progress
-	44, // 43: banger.api.v1.PullKernelResponse.kernel:type_name -> banger.api.v1.Kernel
-	44, // 44: banger.api.v1.ImportKernelResponse.kernel:type_name -> banger.api.v1.Kernel
-	44, // 45: banger.api.v1.ListKernelsResponse.kernels:type_name -> banger.api.v1.Kernel
-	44, // 46: banger.api.v1.ShowKernelResponse.kernel:type_name -> banger.api.v1.Kernel
-	65, // 47: banger.api.v1.StatusResponse.started_at:type_name -> google.protobuf.Timestamp
-	61, // 48: banger.api.v1.CopyRequest.start:type_name -> banger.api.v1.CopyIn
-	72, // 49: banger.api.v1.CopyRequest.copy:type_name -> banger.agent.v1.CopyRequest
-	73, // 50: banger.api.v1.CopyIn.copy:type_name -> banger.agent.v1.CopyStart
-	74, // 51: banger.api.v1.CopyResponse.copy:type_name -> banger.agent.v1.CopyResponse
-	4,  // 52: banger.api.v1.VMService.Run:input_type -> banger.api.v1.RunRequest
-	8,  // 53: banger.api.v1.VMService.Exec:input_type -> banger.api.v1.ExecRequest
-	11, // 54: banger.api.v1.VMService.Create:input_type -> banger.api.v1.CreateRequest
-	13, // 55: banger.api.v1.VMService.Start:input_type -> banger.api.v1.StartRequest
-	17, // 56: banger.api.v1.VMService.Restart:input_type -> banger.api.v1.RestartRequest
-	15, // 57: banger.api.v1.VMService.Set:input_type -> banger.api.v1.SetRequest
-	19, // 58: banger.api.v1.VMService.Stop:input_type -> banger.api.v1.StopRequest
-	21, // 59: banger.api.v1.VMService.Kill:input_type -> banger.api.v1.KillRequest
-	23, // 60: banger.api.v1.VMService.Delete:input_type -> banger.api.v1.DeleteRequest
-	25, // 61: banger.api.v1.VMService.List:input_type -> banger.api.v1.ListRequest
-	27, // 62: banger.api.v1.VMService.Show:input_type -> banger.api.v1.ShowRequest
-	29, // 63: banger.api.v1.VMService.Logs:input_type -> banger.api.v1.LogsRequest
-	31, // 64: banger.api.v1.VMService.Tunnel:input_type -> banger.api.v1.TunnelRequest
-	60, // 65: banger.api.v1.VMService.Copy:input_type -> banger.api.v1.CopyRequest
-	36, // 66: banger.api.v1.ImageService.BuildImage:input_type -> banger.api.v1.BuildImageRequest
-	38, // 67: banger.api.v1.ImageService.ListImages:input_type -> banger.api.v1.ListImagesRequest
-	40, // 68: banger.api.v1.ImageService.ShowImage:input_type -> banger.api.v1.ShowImageRequest
-	42, // 69: banger.api.v1.ImageService.DeleteImage:input_type -> banger.api.v1.DeleteImageRequest
-	45, // 70: banger.api.v1.KernelService.PullKernel:input_type -> banger.api.v1.PullKernelRequest
-	47, // 71: banger.api.v1.KernelService.ImportKernel:input_type -> banger.api.v1.ImportKernelRequest
-	49, // 72: banger.api.v1.KernelService.ListKernels:input_type -> banger.api.v1.ListKernelsRequest
-	51, // 73: banger.api.v1.KernelService.ShowKernel:input_type -> banger.api.v1.ShowKernelRequest
-	53, // 74: banger.api.v1.KernelService.DeleteKernel:input_type -> banger.api.v1.DeleteKernelRequest
-	55, // 75: banger.api.v1.DaemonService.Status:input_type -> banger.api.v1.StatusRequest
-	57, // 76: banger.api.v1.DaemonService.Shutdown:input_type -> banger.api.v1.ShutdownRequest
-	6,  // 77: banger.api.v1.VMService.Run:output_type -> banger.api.v1.RunResponse
-	10, // 78: banger.api.v1.VMService.Exec:output_type -> banger.api.v1.ExecResponse
-	12, // 79: banger.api.v1.VMService.Create:output_type -> banger.api.v1.CreateResponse
-	14, // 80: banger.api.v1.VMService.Start:output_type -> banger.api.v1.StartResponse
-	18, // 81: banger.api.v1.VMService.Restart:output_type -> banger.api.v1.RestartResponse
-	16, // 82: banger.api.v1.VMService.Set:output_type -> banger.api.v1.SetResponse
-	20, // 83: banger.api.v1.VMService.Stop:output_type -> banger.api.v1.StopResponse
-	22, // 84: banger.api.v1.VMService.Kill:output_type -> banger.api.v1.KillResponse
-	24, // 85: banger.api.v1.VMService.Delete:output_type -> banger.api.v1.DeleteResponse
-	26, // 86: banger.api.v1.VMService.List:output_type -> banger.api.v1.ListResponse
-	28, // 87: banger.api.v1.VMService.Show:output_type -> banger.api.v1.ShowResponse
-	30, // 88: banger.api.v1.VMService.Logs:output_type -> banger.api.v1.LogsResponse
-	33, // 89: banger.api.v1.VMService.Tunnel:output_type -> banger.api.v1.TunnelResponse
-	62, // 90: banger.api.v1.VMService.Copy:output_type -> banger.api.v1.CopyResponse
-	37, // 91: banger.api.v1.ImageService.BuildImage:output_type -> banger.api.v1.BuildImageResponse
-	39, // 92: banger.api.v1.ImageService.ListImages:output_type -> banger.api.v1.ListImagesResponse
-	41, // 93: banger.api.v1.ImageService.ShowImage:output_type -> banger.api.v1.ShowImageResponse
-	43, // 94: banger.api.v1.ImageService.DeleteImage:output_type -> banger.api.v1.DeleteImageResponse
-	46, // 95: banger.api.v1.KernelService.PullKernel:output_type -> banger.api.v1.PullKernelResponse
-	48, // 96: banger.api.v1.KernelService.ImportKernel:output_type -> banger.api.v1.ImportKernelResponse
-	50, // 97: banger.api.v1.KernelService.ListKernels:output_type -> banger.api.v1.ListKernelsResponse
-	52, // 98: banger.api.v1.KernelService.ShowKernel:output_type -> banger.api.v1.ShowKernelResponse
-	54, // 99: banger.api.v1.KernelService.DeleteKernel:output_type -> banger.api.v1.DeleteKernelResponse
-	56, // 100: banger.api.v1.DaemonService.Status:output_type -> banger.api.v1.StatusResponse
-	58, // 101: banger.api.v1.DaemonService.Shutdown:output_type -> banger.api.v1.ShutdownResponse
-	77, // [77:102] is the sub-list for method output_type
-	52, // [52:77] is the sub-list for method input_type
-	52, // [52:52] is the sub-list for extension type_name
-	52, // [52:52] is the sub-list for extension extendee
-	0,  // [0:52] is the sub-list for field type_name
+	29, // 31: banger.api.v1.StatsResponse.vms:type_name -> banger.api.v1.VMStats
+	73, // 32: banger.api.v1.VMStats.guest:type_name -> banger.agent.v1.StatsResponse
+	68, // 33: banger.api.v1.VMStats.at:type_name -> google.protobuf.Timestamp
+	0,  // 34: banger.api.v1.ShowResponse.vm:type_name -> banger.api.v1.VM
+	35, // 35: banger.api.v1.TunnelRequest.start:type_name -> banger.api.v1.TunnelStart
+	74, // 36: banger.api.v1.TunnelRequest.tunnel:type_name -> banger.agent.v1.TunnelRequest
+	75, // 37: banger.api.v1.TunnelResponse.tunnel:type_name -> banger.agent.v1.TunnelResponse
+	38, // 38: banger.api.v1.Image.packages:type_name -> banger.api.v1.Package
+	68, // 39: banger.api.v1.Image.created_at:type_name -> google.protobuf.Timestamp
+	3,  // 40: banger.api.v1.BuildImageResponse.progress:type_name -> banger.api.v1.Progress
+	37, // 41: banger.api.v1.BuildImageResponse.image:type_name -> banger.api.v1.Image
+	37, // 42: banger.api.v1.ListImagesResponse.images:type_name -> banger.api.v1.Image
+	37, // 43: banger.api.v1.ShowImageResponse.image:type_name -> banger.api.v1.Image
+	68, // 44: banger.api.v1.Kernel.created_at:type_name -> google.protobuf.Timestamp
+	3,  // 45: banger.api.v1.PullKernelResponse.progress:type_name -> banger.api.v1.Progress
+	47, // 46: banger.api.v1.PullKernelResponse.kernel:type_name -> banger.api.v1.Kernel
+	47, // 47: banger.api.v1.ImportKernelResponse.kernel:type_name -> banger.api.v1.Kernel
+	47, // 48: banger.api.v1.ListKernelsResponse.kernels:type_name -> banger.api.v1.Kernel
+	47, // 49: banger.api.v1.ShowKernelResponse.kernel:type_name -> banger.api.v1.Kernel
+	68, // 50: banger.api.v1.StatusResponse.started_at:type_name -> google.protobuf.Timestamp
+	64, // 51: banger.api.v1.CopyRequest.start:type_name -> banger.api.v1.CopyIn
+	76, // 52: banger.api.v1.CopyRequest.copy:type_name -> banger.agent.v1.CopyRequest
+	77, // 53: banger.api.v1.CopyIn.copy:type_name -> banger.agent.v1.CopyStart
+	78, // 54: banger.api.v1.CopyResponse.copy:type_name -> banger.agent.v1.CopyResponse
+	4,  // 55: banger.api.v1.VMService.Run:input_type -> banger.api.v1.RunRequest
+	8,  // 56: banger.api.v1.VMService.Exec:input_type -> banger.api.v1.ExecRequest
+	11, // 57: banger.api.v1.VMService.Create:input_type -> banger.api.v1.CreateRequest
+	13, // 58: banger.api.v1.VMService.Start:input_type -> banger.api.v1.StartRequest
+	17, // 59: banger.api.v1.VMService.Restart:input_type -> banger.api.v1.RestartRequest
+	15, // 60: banger.api.v1.VMService.Set:input_type -> banger.api.v1.SetRequest
+	19, // 61: banger.api.v1.VMService.Stop:input_type -> banger.api.v1.StopRequest
+	21, // 62: banger.api.v1.VMService.Kill:input_type -> banger.api.v1.KillRequest
+	23, // 63: banger.api.v1.VMService.Delete:input_type -> banger.api.v1.DeleteRequest
+	25, // 64: banger.api.v1.VMService.List:input_type -> banger.api.v1.ListRequest
+	30, // 65: banger.api.v1.VMService.Show:input_type -> banger.api.v1.ShowRequest
+	27, // 66: banger.api.v1.VMService.Stats:input_type -> banger.api.v1.StatsRequest
+	32, // 67: banger.api.v1.VMService.Logs:input_type -> banger.api.v1.LogsRequest
+	34, // 68: banger.api.v1.VMService.Tunnel:input_type -> banger.api.v1.TunnelRequest
+	63, // 69: banger.api.v1.VMService.Copy:input_type -> banger.api.v1.CopyRequest
+	39, // 70: banger.api.v1.ImageService.BuildImage:input_type -> banger.api.v1.BuildImageRequest
+	41, // 71: banger.api.v1.ImageService.ListImages:input_type -> banger.api.v1.ListImagesRequest
+	43, // 72: banger.api.v1.ImageService.ShowImage:input_type -> banger.api.v1.ShowImageRequest
+	45, // 73: banger.api.v1.ImageService.DeleteImage:input_type -> banger.api.v1.DeleteImageRequest
+	48, // 74: banger.api.v1.KernelService.PullKernel:input_type -> banger.api.v1.PullKernelRequest
+	50, // 75: banger.api.v1.KernelService.ImportKernel:input_type -> banger.api.v1.ImportKernelRequest
+	52, // 76: banger.api.v1.KernelService.ListKernels:input_type -> banger.api.v1.ListKernelsRequest
+	54, // 77: banger.api.v1.KernelService.ShowKernel:input_type -> banger.api.v1.ShowKernelRequest
+	56, // 78: banger.api.v1.KernelService.DeleteKernel:input_type -> banger.api.v1.DeleteKernelRequest
+	58, // 79: banger.api.v1.DaemonService.Status:input_type -> banger.api.v1.StatusRequest
+	60, // 80: banger.api.v1.DaemonService.Shutdown:input_type -> banger.api.v1.ShutdownRequest
+	6,  // 81: banger.api.v1.VMService.Run:output_type -> banger.api.v1.RunResponse
+	10, // 82: banger.api.v1.VMService.Exec:output_type -> banger.api.v1.ExecResponse
+	12, // 83: banger.api.v1.VMService.Create:output_type -> banger.api.v1.CreateResponse
+	14, // 84: banger.api.v1.VMService.Start:output_type -> banger.api.v1.StartResponse
+	18, // 85: banger.api.v1.VMService.Restart:output_type -> banger.api.v1.RestartResponse
+	16, // 86: banger.api.v1.VMService.Set:output_type -> banger.api.v1.SetResponse
+	20, // 87: banger.api.v1.VMService.Stop:output_type -> banger.api.v1.StopResponse
+	22, // 88: banger.api.v1.VMService.Kill:output_type -> banger.api.v1.KillResponse
+	24, // 89: banger.api.v1.VMService.Delete:output_type -> banger.api.v1.DeleteResponse
+	26, // 90: banger.api.v1.VMService.List:output_type -> banger.api.v1.ListResponse
+	31, // 91: banger.api.v1.VMService.Show:output_type -> banger.api.v1.ShowResponse
+	28, // 92: banger.api.v1.VMService.Stats:output_type -> banger.api.v1.StatsResponse
+	33, // 93: banger.api.v1.VMService.Logs:output_type -> banger.api.v1.LogsResponse
+	36, // 94: banger.api.v1.VMService.Tunnel:output_type -> banger.api.v1.TunnelResponse
+	65, // 95: banger.api.v1.VMService.Copy:output_type -> banger.api.v1.CopyResponse
+	40, // 96: banger.api.v1.ImageService.BuildImage:output_type -> banger.api.v1.BuildImageResponse
+	42, // 97: banger.api.v1.ImageService.ListImages:output_type -> banger.api.v1.ListImagesResponse
+	44, // 98: banger.api.v1.ImageService.ShowImage:output_type -> banger.api.v1.ShowImageResponse
+	46, // 99: banger.api.v1.ImageService.DeleteImage:output_type -> banger.api.v1.DeleteImageResponse
+	49, // 100: banger.api.v1.KernelService.PullKernel:output_type -> banger.api.v1.PullKernelResponse
+	51, // 101: banger.api.v1.KernelService.ImportKernel:output_type -> banger.api.v1.ImportKernelResponse
+	53, // 102: banger.api.v1.KernelService.ListKernels:output_type -> banger.api.v1.ListKernelsResponse
+	55, // 103: banger.api.v1.KernelService.ShowKernel:output_type -> banger.api.v1.ShowKernelResponse
+	57, // 104: banger.api.v1.KernelService.DeleteKernel:output_type -> banger.api.v1.DeleteKernelResponse
+	59, // 105: banger.api.v1.DaemonService.Status:output_type -> banger.api.v1.StatusResponse
+	61, // 106: banger.api.v1.DaemonService.Shutdown:output_type -> banger.api.v1.ShutdownResponse
+	81, // [81:107] is the sub-list for method output_type
+	55, // [55:81] is the sub-list for method input_type
+	55, // [55:55] is the sub-list for extension type_name
+	55, // [55:55] is the sub-list for extension extendee
+	0,  // [0:55] is the sub-list for field type_name
 }
 
 func init() { file_banger_api_v1_api_proto_init() }
@@ -4524,24 +4797,24 @@ func file_banger_api_v1_api_proto_init() {
 		(*RestartResponse_Progress)(nil),
 		(*RestartResponse_Vm)(nil),
 	}
-	file_banger_api_v1_api_proto_msgTypes[31].OneofWrappers = []any{
+	file_banger_api_v1_api_proto_msgTypes[34].OneofWrappers = []any{
 		(*TunnelRequest_Start)(nil),
 		(*TunnelRequest_Tunnel)(nil),
 	}
-	file_banger_api_v1_api_proto_msgTypes[37].OneofWrappers = []any{
+	file_banger_api_v1_api_proto_msgTypes[40].OneofWrappers = []any{
 		(*BuildImageResponse_Progress)(nil),
 		(*BuildImageResponse_Image)(nil),
 	}
-	file_banger_api_v1_api_proto_msgTypes[46].OneofWrappers = []any{
+	file_banger_api_v1_api_proto_msgTypes[49].OneofWrappers = []any{
 		(*PullKernelResponse_Progress)(nil),
 		(*PullKernelResponse_Kernel)(nil),
 	}
-	file_banger_api_v1_api_proto_msgTypes[47].OneofWrappers = []any{
+	file_banger_api_v1_api_proto_msgTypes[50].OneofWrappers = []any{
 		(*ImportKernelRequest_Name)(nil),
 		(*ImportKernelRequest_Image)(nil),
 		(*ImportKernelRequest_Modules)(nil),
 	}
-	file_banger_api_v1_api_proto_msgTypes[60].OneofWrappers = []any{
+	file_banger_api_v1_api_proto_msgTypes[63].OneofWrappers = []any{
 		(*CopyRequest_Start)(nil),
 		(*CopyRequest_Copy)(nil),
 	}
@@ -4551,7 +4824,7 @@ func file_banger_api_v1_api_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_banger_api_v1_api_proto_rawDesc), len(file_banger_api_v1_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   65,
+			NumMessages:   68,
 			NumExtensions: 0,
 			NumServices:   4,
 		},

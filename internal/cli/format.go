@@ -171,7 +171,12 @@ func age(t *timestamppb.Timestamp, now time.Time) string {
 	if t == nil {
 		return ""
 	}
-	d := max(0, now.Sub(t.AsTime()))
+	return briefly(now.Sub(t.AsTime()))
+}
+
+// briefly writes a length of time in its largest unit; less than none is none.
+func briefly(d time.Duration) string {
+	d = max(0, d)
 	switch {
 	case d < time.Minute:
 		return fmt.Sprintf("%ds", int(d.Seconds()))

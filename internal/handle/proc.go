@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -35,6 +36,7 @@ type info struct {
 	comm   string // base name of what was executed, cut to commLen
 	exe    string // base name of the executable; empty if ending
 	args   [][]byte
+	usage  vmm.Usage
 	ending bool // its memory is gone, its files perhaps not yet: it is on its way out
 }
 
@@ -116,7 +118,7 @@ func readStat(pid int) (info, error) {
 		return info{}, fmt.Errorf("%s makes no sense", procPath(pid, "stat"))
 	}
 	f := strings.Fields(string(data[end+1:])) // from field 3 on
-	if len(f) < 20 {
+	if len(f) < 22 {
 		return info{}, fmt.Errorf("%s makes no sense", procPath(pid, "stat"))
 	}
 	flags, err := strconv.ParseUint(f[9-3], 10, 64)
@@ -130,7 +132,27 @@ func readStat(pid int) (info, error) {
 	if err != nil {
 		return info{}, fmt.Errorf("%s: %w", procPath(pid, "stat"), err)
 	}
-	return info{start: start, comm: string(data[open+1 : end])}, nil
+	i := info{start: start, comm: string(data[open+1 : end])}
+	i.usage, err = usageOf(f)
+	if err != nil {
+		return info{}, fmt.Errorf("%s: %w", procPath(pid, "stat"), err)
+	}
+	return i, nil
+}
+
+// clockTick is the length of a clock tick as /proc has it: USER_HZ is 100 on
+// every architecture that Linux has today (proc_pid_stat(5)).
+const clockTick = 10 * time.Millisecond
+
+// usageOf reads utime, stime and rss from the fields of stat from the third on.
+func usageOf(f []string) (u vmm.Usage, err error) {
+	var n [3]int64
+	for i, field := range []int{14, 15, 24} {
+		if n[i], err = strconv.ParseInt(f[field-3], 10, 64); err != nil {
+			return u, err
+		}
+	}
+	return vmm.Usage{CPU: time.Duration(n[0]+n[1]) * clockTick, ResidentBytes: n[2] * int64(os.Getpagesize())}, nil
 }
 
 // readUID reads the user that a process runs as, really and effectively.

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"banger/internal/vmm"
 )
 
 // process is one process, held by a pidfd. It is a vmm.Process.
@@ -46,6 +48,16 @@ func hold(pid int, uid uint32, right func(info) bool) (*process, error) {
 func (p *process) PID() int { return p.pid }
 
 func (p *process) StartTime() uint64 { return p.start }
+
+// Usage reads /proc. A pid that has gone to another process meanwhile would
+// have another start time.
+func (p *process) Usage() (vmm.Usage, error) {
+	i, err := readStat(p.pid)
+	if err == nil && i.start != p.start {
+		err = vmm.ErrNoProcess
+	}
+	return i.usage, err
+}
 
 func (p *process) Kill(ctx context.Context) error {
 	err := p.control(func(fd uintptr) error {

@@ -1,6 +1,9 @@
 package vmm
 
-import "context"
+import (
+	"context"
+	"time"
+)
 
 // A Finder finds VMM processes. It may be used concurrently.
 type Finder interface {
@@ -18,6 +21,12 @@ type Hint struct {
 	StartTime uint64 // as [Process.StartTime]; 0: not known
 }
 
+// Usage is what a process uses of its host.
+type Usage struct {
+	CPU           time.Duration // on all processors, since it started
+	ResidentBytes int64
+}
+
 // A Process is one VMM process, held by a descriptor: what is done to it is
 // never done to another that was given its pid. Its methods may be called
 // concurrently.
@@ -26,6 +35,8 @@ type Process interface {
 	// StartTime is when it started, in clock ticks since the host booted
 	// (proc_pid_stat(5), field 22).
 	StartTime() uint64
+	// Usage is what it has used of the host.
+	Usage() (Usage, error)
 	// Kill sends SIGKILL and waits until the process is gone or ctx ends. A
 	// process that is gone already is a success.
 	Kill(ctx context.Context) error

@@ -130,6 +130,10 @@ type Machine interface {
 	// again at once, and Changed says so. It succeeds if the guest runs.
 	Resume(ctx context.Context) error
 
+	// DiskTraffic asks what the guest's disks have carried since the VMM
+	// started.
+	DiskTraffic(ctx context.Context) (DiskTraffic, error)
+
 	// Changed receives a value when the guest may have come to stand or gone
 	// on, by the VMM's doing or ours: ask for its Status. Values that nobody
 	// took become one. It is never closed.
@@ -143,6 +147,12 @@ type Machine interface {
 
 	// Close drops the connection; the VMM goes on. It may be called twice.
 	Close() error
+}
+
+// DiskTraffic is what all disks of a guest have carried, in bytes.
+type DiskTraffic struct {
+	Read    int64
+	Written int64
 }
 
 // Endpoint is where a guest's agent can be reached from the host.

@@ -47,6 +47,11 @@ func (i inNS) Missing(ctx context.Context, ids []string) (missing []string, err 
 	return missing, err
 }
 
+func (i inNS) Traffic(ctx context.Context, ids []string) (carried map[string]network.Traffic, err error) {
+	err = i.ns.Do(func() (err error) { carried, err = i.n.Traffic(ctx, ids); return err })
+	return carried, err
+}
+
 func (i inNS) CleanUp(ctx context.Context) error {
 	return i.ns.Do(func() error { return i.n.CleanUp(ctx) })
 }

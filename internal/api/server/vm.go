@@ -9,6 +9,7 @@ import (
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"banger/internal/api"
 	"banger/internal/errkind"
@@ -145,6 +146,48 @@ func (s *Server) List(ctx context.Context, req *connect.Request[api.ListRequest]
 		return !hasLabels(v, req.Msg.Labels) || len(req.Msg.States) > 0 && !slices.Contains(req.Msg.States, string(v.State))
 	})
 	return connect.NewResponse(&api.ListResponse{Vms: each(vms, s.toAPI)}), nil
+}
+
+// Stats tells what machines use.
+func (s *Server) Stats(ctx context.Context, req *connect.Request[api.StatsRequest]) (*connect.Response[api.StatsResponse], error) {
+	vms, err := s.resolveUp(ctx, req.Msg.Vms)
+	if err != nil {
+		return nil, err
+	}
+	stats, err := s.m.Stats(ctx, vms)
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&api.StatsResponse{Vms: each(stats, toStats)}), nil
+}
+
+// resolveUp finds the machines that refs name, or all that are up.
+func (s *Server) resolveUp(ctx context.Context, refs []string) ([]vm.VM, error) {
+	if len(refs) == 0 {
+		vms, err := s.m.List(ctx)
+		return slices.DeleteFunc(vms, func(v vm.VM) bool { return !v.State.Up() }), err
+	}
+	var vms []vm.VM
+	for _, ref := range refs {
+		v, err := s.m.Resolve(ctx, ref)
+		if err != nil {
+			return nil, err
+		}
+		vms = append(vms, v)
+	}
+	return vms, nil
+}
+
+func toStats(s lifecycle.Stats) *api.VMStats {
+	return &api.VMStats{
+		Id: string(s.VM.ID), Name: s.VM.Name, State: string(s.VM.State),
+		UptimeSeconds: s.At.Sub(s.VM.StartedAt).Seconds(),
+		CpuSeconds:    s.Process.CPU.Seconds(), ResidentBytes: s.Process.ResidentBytes,
+		NetInBytes: s.Net.In, NetOutBytes: s.Net.Out,
+		DiskReadBytes: s.Disk.Read, DiskWrittenBytes: s.Disk.Written,
+		RootDiskBytes: s.Root, WorkDiskBytes: s.Work,
+		Guest: s.Guest, At: timestamppb.New(s.At),
+	}
 }
 
 func stateNames() string {

@@ -164,6 +164,23 @@ func (m *machine) Resume(ctx context.Context) error {
 	return nil
 }
 
+func (m *machine) DiskTraffic(ctx context.Context) (t vmm.DiskTraffic, err error) {
+	var disks []struct {
+		Stats struct {
+			Read    int64 `json:"rd_bytes"`
+			Written int64 `json:"wr_bytes"`
+		} `json:"stats"`
+	}
+	if err := m.qmp.call(ctx, "query-blockstats", &disks); err != nil {
+		return t, fmt.Errorf("ask QEMU for the disks' traffic: %w", err)
+	}
+	for _, d := range disks {
+		t.Read += d.Stats.Read
+		t.Written += d.Stats.Written
+	}
+	return t, nil
+}
+
 func (m *machine) Changed() <-chan struct{} { return m.changed }
 
 func (m *machine) Done() <-chan struct{} { return m.done }

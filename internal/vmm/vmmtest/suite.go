@@ -355,7 +355,13 @@ func testDisk(t *testing.T, b *bench) {
 		s.Disks = append(s.Disks, vmm.Disk{Serial: d.serial, Path: path, Format: vmm.Raw, ReadOnly: true})
 	}
 	m := b.launch(t, s)
+	if got, err := m.DiskTraffic(t.Context()); err != nil || got.Read < 0 || got.Written < 0 {
+		t.Errorf("DiskTraffic = %+v, %v", got, err)
+	}
 	b.wantExit(t, s, m, vmm.ExitReboot)
+	if got, err := m.DiskTraffic(t.Context()); err == nil {
+		t.Errorf("DiskTraffic of a machine that is done = %+v", got)
+	}
 }
 
 func testCleanUp(t *testing.T, b *bench) {
