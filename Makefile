@@ -10,7 +10,7 @@ TOOL    := go tool -modfile=tools/go.mod
 RUN_NEEDS  := qemu-system-x86_64=qemu-system-x86 mmdebstrap=mmdebstrap mkfs.ext4=e2fsprogs debugfs=e2fsprogs depmod=kmod
 TEST_NEEDS := $(RUN_NEEDS) ssh=openssh-client rsync=rsync git=git nft=nftables dig=bind9-dnsutils ping=iputils-ping nsenter=util-linux gcc=gcc qemu-img=qemu-utils busybox=busybox-static tmux=tmux ip=iproute2 pkill=procps python3=python3 pip3=python3-pip
 
-.PHONY: quickstart build test test-unit test-e2e lab-shell fuzz lint gen bench soak vuln packages test-packages
+.PHONY: quickstart build test test-unit test-e2e lab lab-shell fuzz lint gen bench soak vuln packages test-packages
 
 # From nothing to a machine that has printed its name.
 quickstart: packages build
@@ -38,6 +38,10 @@ test-unit:
 # Real machines on this host.
 test-e2e: build
 	go test -tags e2e -count=1 -timeout 30m -v ./test/e2e/...
+
+# What takes KVM and device-mapper, in an emulated host that has them.
+lab: test-packages
+	BANGER_LAB_RUN='$(RUN)' go test -tags lab -count=1 -timeout 20m -v -run TestLab ./test/lab
 
 # A shell in the emulated host in which KVM and device-mapper are real.
 lab-shell: test-packages
