@@ -40,13 +40,13 @@ const (
 	// stopTime is how long the handlers of calls that were broken off may
 	// take.
 	stopTime = 10 * time.Second
-	// roomEvery, trimEvery and keepEvery are how often the room on the disk,
+	// socketEvery, trimEvery and keepEvery are how often the daemon's socket,
 	// console logs and the network are looked at; askEvery, how often VMMs and
 	// agents are asked whether they answer.
-	roomEvery = time.Second
-	trimEvery = 5 * time.Second
-	keepEvery = 3 * time.Second
-	askEvery  = 5 * time.Second
+	socketEvery = time.Second
+	trimEvery   = 5 * time.Second
+	keepEvery   = 3 * time.Second
+	askEvery    = 5 * time.Second
 )
 
 // Mechanisms are what stands behind the contracts. [Real] gives those of the
@@ -213,8 +213,8 @@ func (d *Daemon) Serve(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer cancel()
-	wg.Go(func() { every(ctx, roomEvery, d.manager.CheckRoom) })
-	wg.Go(func() { every(ctx, roomEvery, d.keepSocket) })
+	wg.Go(func() { again(ctx, d.manager.CheckRoom) })
+	wg.Go(func() { every(ctx, socketEvery, d.keepSocket) })
 	wg.Go(func() { every(ctx, askEvery, d.manager.AskWhoAnswers) })
 	wg.Go(func() { every(ctx, trimEvery, d.manager.TrimLogs) })
 	wg.Go(func() { every(ctx, keepEvery, func() { d.manager.KeepNetwork(ctx) }) })
@@ -258,6 +258,20 @@ func every(ctx context.Context, d time.Duration, f func()) {
 		case <-tick.C:
 			f()
 		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// again calls f, and each time after as long as that has returned, until ctx
+// ends.
+func again(ctx context.Context, f func() time.Duration) {
+	for {
+		timer := time.NewTimer(f())
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
 			return
 		}
 	}

@@ -24,22 +24,33 @@ const (
 	resumeAbove = 128 << 20
 	// reserved is what is kept for records, in bytes.
 	reserved = 8 << 20
+	// While less than scarce is free, in bytes, it is looked at each scarceEvery,
+	// else each roomEvery: a guest must not write the rest between two looks.
+	scarce      = 1 << 30
+	scarceEvery = 50 * time.Millisecond
+	roomEvery   = time.Second
 	// resumeEvery is how soon a machine that stood again is tried again.
 	resumeEvery = 2 * time.Second
 )
 
 // CheckRoom pauses the machines whose disk is about to be full, and lets those
-// go on that have room again. The daemon calls it from time to time.
-func (m *Manager) CheckRoom() {
+// go on that have room again. The daemon calls it again after the time that it
+// returns.
+func (m *Manager) CheckRoom() (again time.Duration) {
 	_, free, err := m.d.Host.DiskBytes(m.d.Paths.State)
 	if err != nil {
 		m.log.Warn("look how full the disk is", "err", err)
-		return
+		return roomEvery
 	}
 	m.keepReserve(free)
-	for _, l := range m.allLive() {
+	machines := m.allLive()
+	for _, l := range machines {
 		m.background(func() { m.fitRoom(l, free) })
 	}
+	if len(machines) > 0 && free < scarce && free > pauseBelow/2 {
+		return scarceEvery
+	}
+	return roomEvery
 }
 
 // roomToStart refuses a start on a disk on which the machine would be paused at

@@ -309,3 +309,21 @@ func TestStartMeetsStop(t *testing.T) {
 		}
 	}
 }
+
+// While room is scarce and somebody may take it, it is looked at often.
+func TestRoomIsLookedAtOften(t *testing.T) {
+	l := newLife(t)
+	v := l.create("web", false)
+	looks := func(spare int64, often bool) {
+		t.Helper()
+		l.w.Host.SetSpare(spare)
+		if again := l.CheckRoom(); again < 100*time.Millisecond != often {
+			t.Errorf("with %d bytes free it looks again after %s", spare, again)
+		}
+	}
+	looks(200<<20, false) // nothing runs
+	mustStart(t, l, v)
+	looks(200<<20, true)
+	looks(10<<30, false)
+	looks(1<<20, false) // it is too late to hurry
+}
