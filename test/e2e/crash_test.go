@@ -8,8 +8,10 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -40,6 +42,7 @@ func TestHandles(t *testing.T) {
 		}
 		pid, tap := b.vmmPID("handles-test"), b.tap("handles-test")
 		b.host.IP(t, "link", "show", tap)
+		b.wantBlockHandles("handles-test")
 		if text, err := os.ReadFile(handles); err != nil || !strings.Contains(string(text), tap) || !strings.Contains(string(text), strconv.Itoa(pid)) {
 			t.Errorf("handles.json: %s, %v", text, err)
 		}
@@ -65,9 +68,55 @@ func TestHandles(t *testing.T) {
 		if alive(pid) {
 			t.Errorf("round %d: the VMM lives on", i)
 		}
-		if left := append(b.vmDirs(), b.networkInventory()...); len(left) > 0 {
+		if left := slices.Concat(b.vmDirs(), b.networkInventory(), b.blockInventory()); len(left) > 0 {
 			t.Errorf("round %d: left %v", i, left)
 		}
+	}
+}
+
+// wantBlockHandles checks that a machine whose root is a snapshot names what
+// that is made of, and that it is there.
+func (b *bed) wantBlockHandles(name string) {
+	b.t.Helper()
+	if b.show(name)["driver"] != "firecracker" {
+		return
+	}
+	handles, _ := b.show(name)["handles"].(map[string]any)
+	there := strings.Join(b.blockInventory(), "\n")
+	for _, key := range []string{"base_loop", "cow_loop", "dm_name"} {
+		if value, _ := handles[key].(string); value == "" || !strings.Contains(there, value) {
+			b.t.Errorf("%s is %q; there is\n%s", key, value, there)
+		}
+	}
+	if dev, _ := handles["dm_dev"].(string); dev != "/dev/mapper/"+fmt.Sprint(handles["dm_name"]) {
+		b.t.Errorf("dm_dev is %q", dev)
+	}
+}
+
+// VMM and daemon die together, with the handles file and without: the next call
+// finds the machine stopped, with nothing left of it on the host; it can be
+// started, and what was synced is there.
+func TestAllKilled(t *testing.T) {
+	b := newBed(t)
+	b.must("vm", "create", "web")
+	for _, lost := range []bool{false, true} {
+		b.must("vm", "exec", "web", "--", "sh", "-c", "echo synced > /root/f; echo synced > /f; sync")
+		vmm, daemon := b.vmmPID("web"), b.daemonPID()
+		dir, _ := b.show("web")["vm_dir"].(string)
+		must(t, syscall.Kill(daemon, syscall.SIGSTOP)) // that it does not see the other go
+		b.kill(vmm)
+		b.killDaemon()
+		if lost {
+			must(t, os.Remove(filepath.Join(dir, "handles.json")))
+		}
+		if s := b.show("web"); s["state"] != "stopped" {
+			t.Errorf("it is %v, %v", s["state"], s["state_reason"])
+		}
+		if left := append(b.networkInventory(), b.blockInventory()...); len(left) > 0 {
+			t.Errorf("left (handles lost: %t): %v", lost, left)
+		}
+		b.must("vm", "start", "web")
+		b.wants(0, "synced\nsynced\n", "", "vm", "exec", "web", "--", "cat", "/root/f", "/f")
 	}
 }
 

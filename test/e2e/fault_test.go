@@ -63,7 +63,7 @@ func TestDaemonDiesAtEveryStep(t *testing.T) {
 	}
 }
 
-// noVMM checks that no VMM of the bed runs.
+// noVMM checks that no VMM of the bed runs, and that nothing of one is left.
 func (b *bed) noVMM(after string) {
 	b.t.Helper()
 	daemon := b.daemonPID()
@@ -71,5 +71,8 @@ func (b *bed) noVMM(after string) {
 		if pid != daemon {
 			b.t.Errorf("%s: process %d is left", after, pid)
 		}
+	}
+	if left := append(b.networkInventory(), b.blockInventory()...); len(left) > 0 {
+		b.t.Errorf("%s: left %v", after, left)
 	}
 }

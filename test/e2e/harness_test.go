@@ -160,6 +160,27 @@ func (b *bed) close() {
 	}
 }
 
+// blockInventory lists the device-mapper targets and loop devices of the bed's
+// machines, on a host that has such.
+func (b *bed) blockInventory() []string {
+	if _, err := os.Stat("/dev/mapper/control"); err != nil {
+		return nil
+	}
+	var found []string
+	for what, argv := range map[string][]string{"target": {"dmsetup", "ls"}, "loop": {"losetup", "--list", "--noheadings", "--output", "NAME,BACK-FILE"}} {
+		out, err := exec.Command(argv[0], argv[1:]...).CombinedOutput()
+		if err != nil {
+			b.t.Errorf("%q: %v: %s", argv, err, out)
+		}
+		for line := range strings.Lines(string(out)) {
+			if strings.Contains(line, b.paths.Tag) || strings.Contains(line, b.root) || strings.Contains(line, cacheDir) {
+				found = append(found, what+" "+strings.TrimSpace(line))
+			}
+		}
+	}
+	return found
+}
+
 // networkInventory lists the links and tables in the bed's namespace that it
 // did not have in the beginning, and interfaces that forward.
 func (b *bed) networkInventory() []string {
@@ -197,6 +218,7 @@ func (b *bed) inventory() []string {
 		}
 	}
 	found = append(found, b.networkInventory()...)
+	found = append(found, b.blockInventory()...)
 	for _, dir := range []string{b.paths.Run, b.paths.VMs()} {
 		_ = filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
 			if err == nil && path != b.paths.VMs() {
