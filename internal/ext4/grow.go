@@ -29,12 +29,13 @@ func Grow(ctx context.Context, path string, sizeBytes int64, uid uint32) (err er
 	}
 	as := &hostcmd.Credential{UID: uid, GID: uid}
 	var exit *hostcmd.ExitError
-	// 1: errors were put right (fsck(8)).
+	// 1: errors were put right; 4 and 8: some were not, or nothing could be made
+	// of it (e2fsck(8)).
 	_, err = hostcmd.Cmd{Argv: []string{"e2fsck", "-f", "-p", path}, Tied: true, Credential: as}.Run(ctx)
 	switch {
 	case errors.As(err, &exit) && exit.Code == 1:
 	case errors.As(err, &exit) && exit.Code < 128:
-		return errkind.New(errkind.Conflict, "the file system is damaged: %w", err)
+		return errkind.New(errkind.Conflict, "the file system cannot be put right: %w", err)
 	case err != nil:
 		return err
 	}

