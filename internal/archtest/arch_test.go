@@ -30,7 +30,7 @@ var rank = map[string]int{
 	"internal/vm": 1, "internal/vmm": 1, "internal/disk": 1, "internal/network": 1,
 	"internal/image": 1, "internal/kernel": 1, "internal/guest": 1,
 	"internal/api": 1, "internal/config": 1, "internal/ext4": 1, "internal/sshkey": 1,
-	"internal/transfer": 1,
+	"internal/transfer": 1, "internal/vmm/vmmproc": 1,
 
 	"internal/handle": 2, "internal/dns": 2, "internal/api/client": 2,
 	"internal/vmm/*": 2, "internal/disk/*": 2, "internal/network/*": 2,
@@ -90,14 +90,14 @@ var owners = map[string][]string{
 	"modernc.org/sqlite":         {"internal/store"},
 }
 
-// tool lists the wrappers of host programs that several mechanisms need.
-var tool = map[string]bool{"internal/ext4": true, "internal/apt": true, "internal/filestore": true}
+// tool lists what several mechanisms need, such as the wrappers of host programs.
+var tool = map[string]bool{"internal/ext4": true, "internal/apt": true, "internal/filestore": true, "internal/vmm/vmmproc": true}
 
 // mechanism reports whether p is one implementation of a contract,
 // which only the daemon may choose.
 func mechanism(p string) bool {
 	for _, noun := range []string{"vmm", "disk", "network", "image", "kernel", "guest"} {
-		if strings.HasPrefix(p, "internal/"+noun+"/") && p != "internal/guest/wire" {
+		if strings.HasPrefix(p, "internal/"+noun+"/") && p != "internal/guest/wire" && !tool[p] {
 			return true
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"banger/internal/errkind"
 	"banger/internal/hostcmd"
 	"banger/internal/vmm"
+	"banger/internal/vmm/vmmproc"
 )
 
 // sockDir returns a directory whose path is short enough for sockets.
@@ -27,6 +28,11 @@ func sockDir(t *testing.T) string {
 		}
 	})
 	return dir
+}
+
+// said returns what a log says from an offset on.
+func said(log string, from int64) func() string {
+	return func() string { return vmmproc.LastWords(log, from) }
 }
 
 func TestAttachChecksTheListener(t *testing.T) {
@@ -60,8 +66,8 @@ func TestAttachChecksTheListener(t *testing.T) {
 	if _, err := d.Attach(t.Context(), vmm.Spec{APISock: sock, UID: uint32(os.Geteuid()) + 1}); err == nil {
 		t.Error("Attach to another user's socket succeeded")
 	}
-	if err := checkUnused(t.Context(), sock); errkind.Of(err) != errkind.Conflict {
-		t.Errorf("checkUnused = %v, want an error of kind conflict", err)
+	if err := vmmproc.CheckUnused(t.Context(), sock); errkind.Of(err) != errkind.Conflict {
+		t.Errorf("CheckUnused = %v, want an error of kind conflict", err)
 	}
 }
 
@@ -72,21 +78,21 @@ func TestConnectToWhatEnds(t *testing.T) {
 	if err := os.WriteFile(log, []byte("an earlier life\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	words, err := prepareLog(log, os.Geteuid())
+	words, err := vmmproc.PrepareLog(log, os.Geteuid())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer words.Close()
-	c, err := start(hostcmd.Detached{Argv: []string{"/bin/sh", "-c", "echo no such kernel >&2; exit 3"}, Dir: dir, LogFile: words.File})
+	c, err := vmmproc.Start(hostcmd.Detached{Argv: []string{"/bin/sh", "-c", "echo no such kernel >&2; exit 3"}, Dir: dir, LogFile: words.File})
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = c.connect(t.Context(), vmm.Spec{APISock: filepath.Join(dir, "api.sock")}, 0)
-	if !errors.Is(err, errExited) {
+	_, err = connect(t.Context(), c, vmm.Spec{APISock: filepath.Join(dir, "api.sock")}, 0)
+	if !errors.Is(err, vmmproc.ErrExited) {
 		t.Errorf("connect = %v, want that it ended", err)
 	}
-	if err := c.explain(err, log, words.from); err == nil || err.Error() != "exit status 3: no such kernel" {
-		t.Errorf("explain = %v", err)
+	if err := c.Explain(err, said(log, words.From)); err == nil || err.Error() != "exit status 3: no such kernel" {
+		t.Errorf("Explain = %v", err)
 	}
 }
 
@@ -100,7 +106,7 @@ func TestConnectionBreaksBeforeTheEnd(t *testing.T) {
 	}
 	defer l.Close()
 	// The child ends once the connection was made and broken.
-	c, err := start(hostcmd.Detached{Argv: []string{"/bin/sh", "-c", "until [ -e broken ]; do :; done; echo no such kernel; exit 1"}, Dir: dir, Log: log})
+	c, err := vmmproc.Start(hostcmd.Detached{Argv: []string{"/bin/sh", "-c", "until [ -e broken ]; do :; done; echo no such kernel; exit 1"}, Dir: dir, Log: log})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,36 +120,36 @@ func TestConnectionBreaksBeforeTheEnd(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	_, err = c.connect(t.Context(), vmm.Spec{APISock: sock, UID: uint32(os.Geteuid())}, 0)
-	if err := c.explain(err, log, 0); err == nil || err.Error() != "exit status 1: no such kernel" {
-		t.Errorf("explain = %v", err)
+	_, err = connect(t.Context(), c, vmm.Spec{APISock: sock, UID: uint32(os.Geteuid())}, 0)
+	if err := c.Explain(err, said(log, 0)); err == nil || err.Error() != "exit status 1: no such kernel" {
+		t.Errorf("Explain = %v", err)
 	}
 }
 
 func TestConnectCancelled(t *testing.T) {
 	dir := sockDir(t)
-	c, err := start(hostcmd.Detached{Argv: []string{"/bin/sh", "-c", "exec sleep 1000"}, Dir: dir, Log: filepath.Join(dir, "log")})
+	c, err := vmmproc.Start(hostcmd.Detached{Argv: []string{"/bin/sh", "-c", "exec sleep 1000"}, Dir: dir, Log: filepath.Join(dir, "log")})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() {
-		p, err := os.FindProcess(c.pid)
+		p, err := os.FindProcess(c.PID)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if err := p.Kill(); err != nil {
 			t.Error(err)
 		}
-		<-c.gone // it is reaped although nobody waits for it
+		<-c.Gone() // it is reaped although nobody waits for it
 	}()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err = c.connect(ctx, vmm.Spec{APISock: filepath.Join(dir, "api.sock")}, 0)
+	_, err = connect(ctx, c, vmm.Spec{APISock: filepath.Join(dir, "api.sock")}, 0)
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("connect = %v, want that it was cancelled", err)
 	}
-	if err := c.explain(err, filepath.Join(dir, "log"), 0); !errors.Is(err, context.Canceled) {
-		t.Errorf("explain of one that lives = %v", err)
+	if err := c.Explain(err, said(filepath.Join(dir, "log"), 0)); !errors.Is(err, context.Canceled) {
+		t.Errorf("Explain of one that lives = %v", err)
 	}
 }
 
@@ -178,18 +184,18 @@ func TestVMMLogIsOpenedOnce(t *testing.T) {
 	if err := errors.Join(os.Rename(s.VMMLog, s.VMMLog+".checked"), os.Symlink(secret, s.VMMLog)); err != nil {
 		t.Fatal(err)
 	}
-	c, err := start(hostcmd.Detached{Argv: []string{"/bin/sh", "-c", "echo no such kernel >&2"}, Dir: dir, LogFile: words.File})
+	c, err := vmmproc.Start(hostcmd.Detached{Argv: []string{"/bin/sh", "-c", "echo no such kernel >&2"}, Dir: dir, LogFile: words.File})
 	if err != nil {
 		t.Fatal(err)
 	}
-	<-c.gone
+	<-c.Gone()
 	for path, want := range map[string]string{secret: "secret", s.VMMLog + ".checked": "no such kernel\n"} {
 		if got, err := os.ReadFile(path); err != nil || string(got) != want {
 			t.Errorf("%s holds %q (%v), want %q", filepath.Base(path), got, err, want)
 		}
 	}
-	if said := lastWords(s.VMMLog, words.from); said != "" {
-		t.Errorf("lastWords followed a link: %q", said)
+	if said := vmmproc.LastWords(s.VMMLog, words.From); said != "" {
+		t.Errorf("LastWords followed a link: %q", said)
 	}
 }
 

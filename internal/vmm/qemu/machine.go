@@ -6,9 +6,8 @@ import (
 	"net"
 	"sync"
 
-	"golang.org/x/sys/unix"
-
 	"banger/internal/vmm"
+	"banger/internal/vmm/vmmproc"
 )
 
 // machine is the connection to one QEMU.
@@ -29,7 +28,7 @@ type machine struct {
 // newMachine takes conn over. On an error it is closed. This boot's part of the
 // console log begins at console, in bytes.
 func newMachine(ctx context.Context, conn net.Conn, s vmm.Spec, console int64) (*machine, error) {
-	pid, err := peer(conn, s.UID)
+	pid, err := vmmproc.Peer(conn, s.UID)
 	if err != nil {
 		conn.Close()
 		return nil, err
@@ -55,33 +54,6 @@ func (m *machine) open(ctx context.Context, conn net.Conn) (err error) {
 	return nil
 }
 
-// peer returns the process that listens at the other end. It must be of the
-// machine's user: in a directory that is that user's, the socket itself proves
-// nothing.
-func peer(conn net.Conn, uid uint32) (pid int, err error) {
-	uc, ok := conn.(*net.UnixConn)
-	if !ok {
-		return 0, fmt.Errorf("%T is no Unix socket", conn)
-	}
-	raw, err := uc.SyscallConn()
-	if err != nil {
-		return 0, err
-	}
-	var cred *unix.Ucred
-	if cerr := raw.Control(func(fd uintptr) {
-		cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-	}); cerr != nil {
-		return 0, cerr
-	}
-	if err != nil {
-		return 0, fmt.Errorf("ask who listens: %w", err)
-	}
-	if cred.Uid != uid {
-		return 0, fmt.Errorf("user %d listens at the QMP socket, not %d", cred.Uid, uid)
-	}
-	return int(cred.Pid), nil
-}
-
 // event takes an event of QEMU's; the reader calls it.
 func (m *machine) event(e qmpMessage) {
 	switch e.Event {
@@ -101,7 +73,7 @@ func (m *machine) settle() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.exit = exitOf(m.shutdown)
-	if m.exit == vmm.ExitReboot && panicked(readTail(m.spec.ConsoleLog, m.consoleFrom, maxConsole)) {
+	if m.exit == vmm.ExitReboot && vmmproc.Panicked(m.spec.ConsoleLog, m.consoleFrom) {
 		m.exit = vmm.ExitPanic
 	}
 }

@@ -80,31 +80,3 @@ func TestCheck(t *testing.T) {
 		}
 	}
 }
-
-func TestChooseAccel(t *testing.T) {
-	dir := t.TempDir()
-	device := filepath.Join(dir, "kvm")
-	modules := filepath.Join(dir, "module")
-	if err := os.MkdirAll(filepath.Join(modules, "kvm_pvm"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	want := func(want Accel) {
-		t.Helper()
-		if got := chooseAccel(modules, device); got != want {
-			t.Errorf("chooseAccel = %s, want %s", got, want)
-		}
-	}
-	want(TCG) // no device
-	if err := os.WriteFile(device, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	want(TCG) // paravirtual
-	if err := os.Mkdir(filepath.Join(modules, "kvm_amd"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	want(KVM)
-	if err := os.Remove(device); err != nil {
-		t.Fatal(err)
-	}
-	want(TCG)
-}

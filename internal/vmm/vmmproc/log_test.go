@@ -1,4 +1,4 @@
-package qemu
+package vmmproc
 
 import (
 	"os"
@@ -46,12 +46,12 @@ func TestReadTail(t *testing.T) {
 		{0, 100, "before|after"}, {7, 100, "after"}, {7, 3, "ter"}, {12, 100, ""},
 		{99, 100, "before|after"}, // trimmed since
 	} {
-		if got := string(readTail(path, tt.from, tt.limit)); got != tt.want {
-			t.Errorf("readTail(%d, %d) = %q, want %q", tt.from, tt.limit, got, tt.want)
+		if got := string(ReadTail(path, tt.from, tt.limit)); got != tt.want {
+			t.Errorf("ReadTail(%d, %d) = %q, want %q", tt.from, tt.limit, got, tt.want)
 		}
 	}
-	if got := readTail(path+".gone", 0, 1); got != nil {
-		t.Errorf("readTail of nothing = %q", got)
+	if got := ReadTail(path+".gone", 0, 1); got != nil {
+		t.Errorf("ReadTail of nothing = %q", got)
 	}
 }
 
@@ -60,8 +60,8 @@ func TestLastWords(t *testing.T) {
 	if err := os.WriteFile(path, []byte("old\nqemu: \x1b[31mno\x00 kernel\nqemu: bye\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if got, want := lastWords(path, 4), "qemu: [31mno kernel;qemu: bye"; got != want {
-		t.Errorf("lastWords = %q, want %q", got, want)
+	if got, want := LastWords(path, 4), "qemu: [31mno kernel;qemu: bye"; got != want {
+		t.Errorf("LastWords = %q, want %q", got, want)
 	}
 }
 
@@ -71,9 +71,9 @@ func TestPrepareLog(t *testing.T) {
 	uid := os.Geteuid()
 	path := filepath.Join(dir, "log")
 	for _, want := range []int64{0, 5} {
-		l, err := prepareLog(path, uid)
-		if err != nil || l.from != want {
-			t.Fatalf("prepareLog = %d, %v, want %d", l.from, err, want)
+		l, err := PrepareLog(path, uid)
+		if err != nil || l.From != want {
+			t.Fatalf("PrepareLog = %d, %v, want %d", l.From, err, want)
 		}
 		if err := l.Close(); err != nil {
 			t.Error(err)
@@ -90,8 +90,8 @@ func TestPrepareLog(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, path := range []string{link, hard, dir} {
-		if _, err := prepareLog(path, uid); err == nil || !strings.Contains(err.Error(), path) {
-			t.Errorf("prepareLog(%s) = %v", filepath.Base(path), err)
+		if _, err := PrepareLog(path, uid); err == nil || !strings.Contains(err.Error(), path) {
+			t.Errorf("PrepareLog(%s) = %v", filepath.Base(path), err)
 		}
 	}
 }

@@ -1,15 +1,13 @@
-package qemu
+package vmmproc
 
 import (
 	"bytes"
-	"fmt"
 	"io"
 	"os"
 	"strings"
 	"unicode"
 
 	"banger/internal/plainfile"
-	"banger/internal/vmm"
 )
 
 // The logs stand in a directory that belongs to the VMM's user: what is at
@@ -22,35 +20,18 @@ const (
 	maxConsole = 64 << 10 // bytes of the console that are searched for a panic
 )
 
-// openedLog is a log, open for this boot's output to be appended.
-type openedLog struct {
+// OpenedLog is a log, open for this boot's output to be appended.
+type OpenedLog struct {
 	*os.File
-	from int64 // bytes; where this boot's part begins
+	From int64 // bytes; where this boot's part begins
 }
 
-// prepareLogs makes the console's log and the VMM's for one boot. The
-// console's, of which this boot's part begins at consoleFrom, is opened by
-// QEMU itself, as the machine's user. That of the VMM is of the caller's user
-// and stays open, for QEMU to be given; the caller closes it.
-func prepareLogs(s vmm.Spec) (consoleFrom int64, words openedLog, err error) {
-	console, err := prepareLog(s.ConsoleLog, int(s.UID))
-	if err != nil {
-		return 0, openedLog{}, fmt.Errorf("console log: %w", err)
-	}
-	console.Close()
-	words, err = prepareLog(s.VMMLog, os.Geteuid())
-	if err != nil {
-		return 0, openedLog{}, fmt.Errorf("VMM log: %w", err)
-	}
-	return console.from, words, nil
-}
-
-// prepareLog makes the file at path, if it is not there, gives it to uid, and
+// PrepareLog makes the file at path, if it is not there, gives it to uid, and
 // returns it open for appending.
-func prepareLog(path string, uid int) (openedLog, error) {
+func PrepareLog(path string, uid int) (OpenedLog, error) {
 	f, err := plainfile.Open(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
-		return openedLog{}, err
+		return OpenedLog{}, err
 	}
 	var size int64
 	if err = f.Chown(uid, uid); err == nil {
@@ -58,15 +39,15 @@ func prepareLog(path string, uid int) (openedLog, error) {
 	}
 	if err != nil {
 		f.Close()
-		return openedLog{}, err
+		return OpenedLog{}, err
 	}
-	return openedLog{f, size}, nil
+	return OpenedLog{f, size}, nil
 }
 
-// readTail returns the end of the log at path, at most limit bytes, nothing
+// ReadTail returns the end of the log at path, at most limit bytes, nothing
 // from before from, unless the log was trimmed to below that. A log that cannot
 // be read has none.
-func readTail(path string, from, limit int64) []byte {
+func ReadTail(path string, from, limit int64) []byte {
 	f, err := plainfile.Open(path, os.O_RDONLY, 0)
 	if err != nil {
 		return nil
@@ -87,9 +68,13 @@ func readTail(path string, from, limit int64) []byte {
 	return data
 }
 
-// lastWords returns what a VMM printed, in one line, printable.
-func lastWords(path string, from int64) string {
-	text := strings.TrimSpace(string(readTail(path, from, maxWords)))
+// LastWords returns what a VMM printed, in one line, printable.
+func LastWords(path string, from int64) string {
+	return OneLine(string(ReadTail(path, from, maxWords)))
+}
+
+// OneLine returns text in one line, printable.
+func OneLine(text string) string {
 	return strings.Map(func(r rune) rune {
 		switch {
 		case r == '\n':
@@ -98,12 +83,16 @@ func lastWords(path string, from int64) string {
 			return r
 		}
 		return -1
-	}, text)
+	}, strings.TrimSpace(text))
 }
 
-// panicked reports whether a kernel's panic is the last thing on a console:
-// a line that tells of it, and behind it only lines of the kernel's, which
-// begin with "[" and a time. QEMU itself sees a reboot.
+// Panicked reports whether a kernel's panic is the last thing on the console
+// whose log stands at path, nothing from before from: to its VMM, a kernel that
+// panics reboots.
+func Panicked(path string, from int64) bool { return panicked(ReadTail(path, from, maxConsole)) }
+
+// panicked reports whether there is a line that tells of a panic, and behind it
+// only lines of the kernel's, which begin with "[" and a time.
 func panicked(console []byte) bool {
 	at := bytes.LastIndex(console, []byte("Kernel panic - not syncing"))
 	if at < 0 {
