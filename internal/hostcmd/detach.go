@@ -21,6 +21,7 @@ type Detached struct {
 	// of somebody who is not trusted, where the name may lead elsewhere by
 	// now. It is open for appending, and stays the caller's to close.
 	LogFile *os.File
+	Output  *os.File   // if not nil, its output goes there instead, and only its errors to the log; as LogFile
 	Files   []*os.File // the process has them open, from descriptor 3 on; they stay the caller's
 	// UID and GID it runs as, with no supplementary groups but Groups.
 	// Nil: the caller's.
@@ -55,10 +56,14 @@ func (d Detached) Start() (*os.Process, error) {
 		}
 		defer log.Close()
 	}
+	out := log
+	if d.Output != nil {
+		out = d.Output
+	}
 	attr := &os.ProcAttr{
 		Dir:   d.Dir,
 		Env:   d.Env,
-		Files: append([]*os.File{null, log, log}, d.Files...),
+		Files: append([]*os.File{null, out, log}, d.Files...),
 		Sys:   &syscall.SysProcAttr{Setsid: true},
 	}
 	if attr.Env == nil {

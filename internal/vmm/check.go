@@ -40,6 +40,9 @@ func (s Spec) Check() error {
 		{"kernel", s.Kernel}, {"initramfs", s.Initrd},
 		{"API socket", s.APISock}, {"agent socket", s.AgentSock},
 	}
+	if s.Metrics != "" {
+		paths = append(paths, struct{ what, path string }{"metrics", s.Metrics})
+	}
 	for _, p := range paths {
 		if err := checkPath(p.path); err != nil {
 			return fmt.Errorf("%s: %w", p.what, err)

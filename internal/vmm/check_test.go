@@ -35,6 +35,7 @@ func TestCheck(t *testing.T) {
 		{"root", errkind.Internal, func(s *Spec) { s.UID = 0 }},
 		{"no ID", errkind.Internal, func(s *Spec) { s.ID = "" }},
 		{"relative kernel", errkind.Internal, func(s *Spec) { s.Kernel = "vmlinux" }},
+		{"relative metrics", errkind.Internal, func(s *Spec) { s.Metrics = "metrics.json" }},
 		{"no initramfs", errkind.Internal, func(s *Spec) { s.Initrd = "" }},
 		{"long socket", errkind.Internal, func(s *Spec) { s.APISock = "/" + strings.Repeat("x", MaxSocketPath) }},
 		{"argument of two words", errkind.Internal, func(s *Spec) { s.Cmdline = []string{"a b"} }},

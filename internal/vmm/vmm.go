@@ -66,6 +66,7 @@ type Spec struct {
 	AgentSock   string   // absolute; at most 107 bytes; in a directory owned by UID
 	ConsoleLog  string   // absolute; the guest's serial console is appended to it
 	VMMLog      string   // absolute; what the VMM itself prints
+	Metrics     string   // absolute; file for what the VMM counts, if it does; empty: none
 	Kernel      string   // ELF vmlinux
 	Initrd      string   //
 	Cmdline     []string // kernel arguments beyond the driver's own

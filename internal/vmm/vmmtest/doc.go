@@ -15,14 +15,18 @@ const (
 	Reboot   Act = "reboot"
 	Panic    Act = "panic"
 	// AskDisk does what the first line of the disk with the serial
-	// [DiskSerial] says.
+	// [DiskSerial] says, or of the second disk where guests see no serials.
 	AskDisk Act = "askdisk"
 )
 
 // DiskSerial is the serial of the disk that AskDisk looks for.
 const DiskSerial = "vmmtest"
 
-const actArg = "vmmtest.act="
+const (
+	actArg = "vmmtest.act="
+	// noSerialsArg tells a guest that disks are found by their order.
+	noSerialsArg = "vmmtest.noserials"
+)
 
 // Arg returns the kernel argument that tells a guest to do a.
 func (a Act) Arg() string { return actArg + string(a) }

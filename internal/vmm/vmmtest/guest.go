@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 
 	"banger/internal/vmm"
@@ -14,7 +15,7 @@ import (
 // nothing but busybox.
 type Guest struct {
 	Kernel  string   // ELF vmlinux that everyone may read
-	Modules []string // uncompressed modules for virtio disks, in the order of loading
+	Modules []string // uncompressed modules for virtio devices, in the order of loading
 	Busybox string   // static busybox
 	UID     uint32   // user that VMMs run as; the test runs as root
 }
@@ -48,6 +49,12 @@ func (g Guest) Spec(t *testing.T) vmm.Spec {
 	return s
 }
 
+// lastCID is the last address that a machine was given on the host's vsock; the
+// first ones are taken (vsock(7)).
+var lastCID atomic.Uint32
+
+func init() { lastCID.Store(1000) }
+
 // newSpec returns a machine whose files all stand in dir.
 func newSpec(dir string, uid uint32) vmm.Spec {
 	return vmm.Spec{
@@ -59,8 +66,10 @@ func newSpec(dir string, uid uint32) vmm.Spec {
 		VMMLog:      filepath.Join(dir, "vmm.log"),
 		Kernel:      filepath.Join(dir, "vmlinux"),
 		Initrd:      filepath.Join(dir, "initrd"),
+		Metrics:     filepath.Join(dir, "metrics.json"),
 		VCPUs:       1,
 		MemoryBytes: 128 << 20,
+		VsockCID:    lastCID.Add(1),
 		UID:         uid,
 	}
 }
@@ -75,11 +84,20 @@ $b mount -t sysfs sys /sys
 $b mount -t devtmpfs dev /dev
 for m in /mod/*.ko; do $b insmod $m; done
 for a in $($b cat /proc/cmdline); do
-	case $a in ` + actArg + `*) act=${a#` + actArg + `} ;; esac
+	case $a in
+	` + actArg + `*) act=${a#` + actArg + `} ;;
+	` + noSerialsArg + `) noserials=1 ;;
+	esac
 done
 if [ "$act" = ` + string(AskDisk) + ` ]; then
-	for d in /sys/block/vd*; do
-		[ "$($b cat $d/serial)" = ` + DiskSerial + ` ] || continue
+	n=0
+	for d in /sys/bus/virtio/devices/virtio*/block/vd*; do # in the order of the bus
+		n=$((n + 1))
+		if [ "$noserials" ]; then
+			[ $n = 2 ] || continue
+		else
+			[ "$($b cat $d/serial)" = ` + DiskSerial + ` ] || continue
+		fi
 		act=$($b head -n 1 /dev/${d##*/})
 	done
 fi

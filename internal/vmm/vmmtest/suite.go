@@ -43,7 +43,7 @@ func Run(t *testing.T, newHarness func(t *testing.T) Harness) {
 		{"GuestPanics", testEnds(Panic, vmm.ExitPanic)},
 		{"EndSeenAfterAttach", testEndSeenAfterAttach},
 		{"PauseAndResume", testPauseAndResume},
-		{"DiskFoundBySerial", testDisk},
+		{"DiskFound", testDisk},
 		{"CleanUp", testCleanUp},
 		{"MissingKernel", testMissingKernel},
 		{"WrongSizes", testWrongSizes},
@@ -69,6 +69,9 @@ func (b *bench) spec(t *testing.T, a Act) vmm.Spec {
 	t.Helper()
 	s := b.Spec(t)
 	s.Cmdline = append(s.Cmdline, a.Arg())
+	if b.Driver.Capabilities().NoSerials {
+		s.Cmdline = append(s.Cmdline, noSerialsArg)
+	}
 	t.Cleanup(func() { b.kill(t, s) })
 	return s
 }

@@ -1,0 +1,168 @@
+package firecracker
+
+import (
+	"context"
+	"debug/elf"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"banger/internal/errkind"
+	"banger/internal/hostcmd"
+)
+
+// installHint puts the release that banger is tested with in place.
+const installHint = "curl -fsSL https://github.com/firecracker-microvm/firecracker/releases/download/v1.12.1/firecracker-v1.12.1-x86_64.tgz" +
+	" | tar -xzO -f - release-v1.12.1-x86_64/firecracker-v1.12.1-x86_64 | install -m 755 /dev/stdin /usr/local/bin/firecracker"
+
+// probe is what one binary says of itself.
+type probe struct {
+	path      string
+	info      os.FileInfo // nil: nothing was probed yet
+	version   string
+	templates bool
+}
+
+// Versions of Firecracker, by minor number after 1.
+const (
+	oldest       = 8  // describes devices by ACPI, from which guests learn of them
+	hasOverrides = 12 // a snapshot may be restored with another tap
+)
+
+// probe asks Firecracker for its version, unless it was asked already and the
+// file is the same.
+func (d *Driver) probe(ctx context.Context) (probe, error) {
+	path, err := d.binary()
+	if err != nil {
+		return probe{}, err
+	}
+	fi, err := os.Stat(path)
+	if err != nil {
+		return probe{}, err
+	}
+	d.mu.Lock()
+	last := d.probed
+	d.mu.Unlock()
+	if last.info != nil && last.path == path && os.SameFile(last.info, fi) && last.info.ModTime().Equal(fi.ModTime()) {
+		return last, nil
+	}
+	// Not under the lock: it starts a program. Two at once do no harm.
+	p := probe{path: path, info: fi}
+	if p.version, p.templates, err = askVersion(ctx, path); err != nil {
+		return probe{}, err
+	}
+	d.mu.Lock()
+	d.probed = p
+	d.mu.Unlock()
+	return p, nil
+}
+
+func askVersion(ctx context.Context, path string) (version string, templates bool, err error) {
+	if err := checkProgram(path); err != nil {
+		return "", false, errkind.WithHint(errkind.Wrap(errkind.Host, err), installHint)
+	}
+	out, err := hostcmd.Run(ctx, path, "--version")
+	if err != nil {
+		return "", false, fmt.Errorf("ask Firecracker for its version: %w", err)
+	}
+	version, major, minor, ok := parseVersion(string(out))
+	if !ok {
+		return "", false, errkind.New(errkind.Host, "%s does not tell its version", path)
+	}
+	if major < 1 || major == 1 && minor < oldest {
+		err := errkind.New(errkind.Host, "Firecracker %s is too old: banger needs 1.%d or newer", version, oldest)
+		return "", false, errkind.WithHint(err, installHint)
+	}
+	return version, major > 1 || minor >= hasOverrides, nil
+}
+
+var versionRE = regexp.MustCompile(`^Firecracker v(([0-9]{1,4})\.([0-9]{1,4})(?:\.[0-9]{1,4})?)`)
+
+// parseVersion reads the first line of what "firecracker --version" prints.
+func parseVersion(out string) (version string, major, minor int, ok bool) {
+	m := versionRE.FindStringSubmatch(out)
+	if m == nil {
+		return "", 0, 0, false
+	}
+	major, err := strconv.Atoi(m[2])
+	minor, err2 := strconv.Atoi(m[3])
+	return m[1], major, minor, err == nil && err2 == nil
+}
+
+// binary returns Firecracker's path with links resolved, as the kernel shows it
+// for its processes.
+func (d *Driver) binary() (string, error) {
+	path, err := hostcmd.Look(d.program)
+	if err != nil {
+		if barred := notExecutable(d.program); barred != "" {
+			err := errkind.New(errkind.Host, "%s is not executable", barred)
+			return "", errkind.WithHint(err, "chmod 755 "+barred)
+		}
+		return "", errkind.WithHint(err, installHint)
+	}
+	path, err = filepath.EvalSymlinks(path)
+	if err != nil {
+		return "", fmt.Errorf("find %s: %w", d.program, err)
+	}
+	return path, nil
+}
+
+// notExecutable returns the path of a program that is there but cannot be
+// executed, empty if there is none.
+func notExecutable(program string) string {
+	dirs := []string{""}
+	if !strings.Contains(program, "/") {
+		dirs = filepath.SplitList(os.Getenv("PATH"))
+	}
+	for _, dir := range dirs {
+		path := filepath.Join(dir, program)
+		if fi, err := os.Stat(path); err == nil && fi.Mode().IsRegular() {
+			return path
+		}
+	}
+	return ""
+}
+
+// checkProgram reports a program for another processor. What is no ELF file may
+// be a script, and is for the kernel to judge.
+func checkProgram(path string) error {
+	m, ok, err := processorOf(path)
+	if err == nil && ok && m != elf.EM_X86_64 {
+		err = fmt.Errorf("%s is for another processor: %s", path, m)
+	}
+	return err
+}
+
+// checkKernel reports what Firecracker could not boot: it takes an ELF image.
+func checkKernel(path string) error {
+	m, ok, err := processorOf(path)
+	switch {
+	case err != nil:
+		return fmt.Errorf("kernel: %w", err)
+	case !ok:
+		return errkind.New(errkind.Usage, "kernel %s is no ELF image (vmlinux), which is what Firecracker boots", path)
+	case m != elf.EM_X86_64:
+		return errkind.New(errkind.Usage, "kernel %s is for another processor: %s", path, m)
+	}
+	return nil
+}
+
+// processorOf returns the processor that an ELF file is for; not ok: it is no
+// ELF file.
+func processorOf(path string) (m elf.Machine, ok bool, err error) {
+	f, err := elf.Open(path)
+	var format *elf.FormatError
+	if errors.As(err, &format) || errors.Is(err, io.EOF) {
+		return 0, false, nil
+	}
+	if err != nil {
+		return 0, false, err
+	}
+	defer f.Close()
+	return f.Machine, true, nil
+}
