@@ -119,7 +119,7 @@ func TestHostileAnswers(t *testing.T) {
 		},
 		"no JSON":       func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "hello") },
 		"wrong types":   func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, `{"state":[]}`) },
-		"sends us away": func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "http://192.0.2.1/", 302) },
+		"sends us away": func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "http://192.0.2.1/", http.StatusFound) },
 		"long header":   func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("X", long[:1<<20]) },
 	} {
 		t.Run(name, func(t *testing.T) {
