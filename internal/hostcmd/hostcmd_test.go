@@ -113,3 +113,25 @@ func TestDetachedLogFile(t *testing.T) {
 		t.Errorf("a log was opened by name: %v (%v)", es, err)
 	}
 }
+
+// Output and errors may go two ways.
+func TestDetachedOutput(t *testing.T) {
+	out, err := os.Create(filepath.Join(t.TempDir(), "out"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	log := out.Name() + ".log"
+	p, err := Detached{Argv: []string{"/bin/sh", "-c", "echo out; echo err >&2"}, Log: log, Output: out}.Start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{out.Name(): "out\n", log: "err\n"} {
+		if got, err := os.ReadFile(path); err != nil || string(got) != want {
+			t.Errorf("%s holds %q, %v", filepath.Base(path), got, err)
+		}
+	}
+}
