@@ -34,6 +34,7 @@ type Layer struct {
 	ID        string // of the machine
 	Dir       string // the machine's directory, which exists
 	Base      string // raw image that it stands on, never written to
+	BaseID    string // names the content of Base: compared, never computed; empty: not known
 	SizeBytes int64  // as the guest sees it; at least that of Base
 	UID       uint32 // user that must be able to read and write it
 }

@@ -69,6 +69,39 @@ func cancelled(t *testing.T) context.Context {
 	return ctx
 }
 
+// wantDevice checks that what a VMM is to open can be opened by uid, and by
+// nobody else.
+func wantDevice(t *testing.T, d disk.Device, uid uint32) {
+	t.Helper()
+	if d.Format != "raw" && d.Format != "qcow2" {
+		t.Errorf("Attach = %+v, want a format", d)
+	}
+	fi, err := os.Lstat(d.Path)
+	if err != nil {
+		t.Fatalf("Attach = %+v: %v", d, err)
+	}
+	if fi.Mode().Perm() != 0o600 || fi.Mode().Type() != 0 && fi.Mode().Type() != fs.ModeDevice {
+		t.Errorf("%s is %v, want a file or a block device, mode 0600", d.Path, fi.Mode())
+	}
+	if st, ok := fi.Sys().(*syscall.Stat_t); !ok || st.Uid != uid || st.Gid != uid && os.Geteuid() == 0 {
+		t.Errorf("%s is of %+v, want user %d", d.Path, st, uid)
+	}
+}
+
+// wantKept checks that what the layer keeps is a file, and nobody's but uid's
+// or that of whoever runs the suite.
+func wantKept(t *testing.T, path string, uid uint32) {
+	t.Helper()
+	fi, err := os.Lstat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, ok := fi.Sys().(*syscall.Stat_t)
+	if !ok || fi.Mode() != 0o600 || st.Uid != uid && int(st.Uid) != os.Geteuid() {
+		t.Errorf("%s is %v of %+v, want a file of user %d or ours, mode 0600", path, fi.Mode(), st, uid)
+	}
+}
+
 // wantFile checks that a file belongs to uid, and to nobody else.
 func wantFile(t *testing.T, path string, uid uint32) fs.FileInfo {
 	t.Helper()
@@ -135,19 +168,13 @@ func testLife(t *testing.T, ls disk.Layers, l disk.Layer) {
 		if path := ls.Path(l); !filepath.IsAbs(path) || filepath.Dir(path) != l.Dir {
 			t.Errorf("Path = %s, want one in %s", path, l.Dir)
 		}
-		wantFile(t, ls.Path(l), l.UID)
+		wantKept(t, ls.Path(l), l.UID)
 		for range 2 { // stopped and started
-			d := attach(t, ls, l)
-			if d.Format != "raw" && d.Format != "qcow2" {
-				t.Errorf("Attach = %+v, want a format", d)
-			}
-			if _, err := os.Stat(d.Path); err != nil {
-				t.Errorf("Attach = %+v: %v", d, err)
-			}
+			wantDevice(t, attach(t, ls, l), l.UID)
 			if err := ls.Detach(t.Context(), bare(l)); err != nil {
 				t.Errorf("Detach = %v", err)
 			}
-			wantFile(t, ls.Path(l), l.UID)
+			wantKept(t, ls.Path(l), l.UID)
 		}
 		if err := ls.Delete(t.Context(), bare(l)); err != nil {
 			t.Errorf("Delete = %v", err)
