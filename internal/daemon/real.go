@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 
 	"banger/internal/config"
+	"banger/internal/disk/dmsnap"
 	"banger/internal/disk/qcow2"
 	"banger/internal/disk/workdisk"
 	"banger/internal/errkind"
@@ -18,6 +19,7 @@ import (
 	"banger/internal/kernel/fetch"
 	"banger/internal/lifecycle"
 	"banger/internal/network/linux"
+	"banger/internal/vmm/firecracker"
 	"banger/internal/vmm/qemu"
 )
 
@@ -44,9 +46,11 @@ func Real(p config.Paths, c config.Config, log *slog.Logger) (Mechanisms, error)
 	if err != nil {
 		return Mechanisms{}, err
 	}
-	q := qemu.New(qemu.Options{})
 	m := Mechanisms{
-		Drivers: map[string]lifecycle.Driver{q.Name(): {Driver: q, Layers: qcow2.Layers{}}},
+		Drivers: map[string]lifecycle.Driver{
+			qemu.Name:        {Driver: qemu.New(qemu.Options{}), Layers: qcow2.Layers{}},
+			firecracker.Name: {Driver: firecracker.New(firecracker.Options{}), Layers: dmsnap.New(dmsnap.Options{Tag: p.Tag})},
+		},
 		Finder:  &handle.Finder{},
 		Work:    workdisk.New(ext4.MakeEmpty, ext4.Grow),
 		Network: linux.New(linux.Options{Tag: p.Tag, Root: p.State, Log: log}),
@@ -69,12 +73,18 @@ func chooseDriver(m *Mechanisms, want string) error {
 		m.DefaultDriver, m.DriverReason = want, "the configuration says so"
 		return nil
 	}
+	ctx := context.Background()
+	barred := m.Drivers[firecracker.Name].Check(ctx)
+	if barred == nil {
+		m.DefaultDriver, m.DriverReason = firecracker.Name, "Firecracker with KVM, on device-mapper snapshots"
+		return nil
+	}
 	m.DefaultDriver = qemu.Name
-	switch err := m.Drivers[qemu.Name].Check(context.Background()); {
+	switch err := m.Drivers[qemu.Name].Check(ctx); {
 	case err != nil:
 		m.DriverReason = err.Error()
 	case m.Drivers[qemu.Name].Capabilities().Accelerated:
-		m.DriverReason = "QEMU with KVM"
+		m.DriverReason = "QEMU with KVM: " + barred.Error()
 	default:
 		m.DriverReason = "QEMU in software: this host has no usable KVM, and guests run many times slower"
 	}

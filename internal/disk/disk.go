@@ -13,6 +13,9 @@ import "context"
 
 // Layers makes writable layers. Calls for one layer do not overlap.
 type Layers interface {
+	// Check returns nil if such layers can be made on this host, else an
+	// error of kind errkind.Host that names what is missing, with a hint.
+	Check(ctx context.Context) error
 	// Create makes an empty layer. If it exists already it is left as it is.
 	// On an error nothing is left.
 	Create(ctx context.Context, l Layer) error

@@ -58,6 +58,15 @@ type Driver struct {
 	Layers disk.Layers
 }
 
+// Check returns nil if machines can be run on this host with this driver and on
+// these layers, else an error of kind [errkind.Host] with a hint.
+func (d Driver) Check(ctx context.Context) error {
+	if err := d.Driver.Check(ctx); err != nil {
+		return err
+	}
+	return d.Layers.Check(ctx)
+}
+
 // Deps is what a Manager stands on. All are required.
 type Deps struct {
 	Records Records

@@ -33,6 +33,7 @@ func (m *Manager) ref(v vm.VM) vmm.Spec {
 		AgentSock:  p.AgentSock(),
 		ConsoleLog: p.ConsoleLog(),
 		VMMLog:     p.VMMLog(),
+		Metrics:    p.Metrics(),
 		VsockCID:   v.VsockCID,
 		UID:        v.UID,
 	}
@@ -104,7 +105,7 @@ func (m *Manager) bundle(v vm.VM, b *boot) (wire.Bundle, error) {
 // to detach and delete.
 func (m *Manager) rootLayer(v vm.VM, i image.Image) disk.Layer {
 	return disk.Layer{
-		ID: string(v.ID), Dir: m.paths(v).Dir, Base: i.Root,
+		ID: string(v.ID), Dir: m.paths(v).Dir, Base: i.Root, BaseID: i.ID,
 		SizeBytes: max(int64(m.d.Config.RootFS), i.SizeBytes), UID: v.UID,
 	}
 }

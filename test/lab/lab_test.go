@@ -29,8 +29,8 @@ type suite struct {
 // suites are what is real in the lab alone.
 var suites = []suite{
 	{
-		name: "e2e", pkg: "banger/test/e2e", tags: "e2e", run: "^(TestRun|TestQEMUConforms)$",
-		env: map[string]string{"BANGER_E2E_PARTS": "/parts", "BANGER_E2E_DRIVER": "qemu"}, time: 10 * time.Minute,
+		name: "e2e", pkg: "banger/test/e2e", tags: "e2e", run: "^(TestHandles|TestAllKilled|TestStats|TestPersistent)$",
+		env: map[string]string{"BANGER_E2E_PARTS": "/parts", "BANGER_E2E_DRIVER": "firecracker"}, time: 10 * time.Minute,
 	},
 }
 

@@ -50,6 +50,9 @@ func (Layers) Path(l disk.Layer) string { return filepath.Join(l.Dir, "root.laye
 
 func (ls Layers) device(l disk.Layer) string { return ls.Path(l) + ".attached" }
 
+// Check finds nothing missing.
+func (Layers) Check(context.Context) error { return nil }
+
 // Create makes the layer's file.
 func (ls Layers) Create(ctx context.Context, l disk.Layer) error {
 	if ctx.Err() != nil {

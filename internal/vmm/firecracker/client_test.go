@@ -117,10 +117,12 @@ func TestHostileAnswers(t *testing.T) {
 			w.WriteHeader(400)
 			io.WriteString(w, `{"fault_message":"\u001b[31m\nno"}`)
 		},
-		"no JSON":       func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "hello") },
-		"wrong types":   func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, `{"state":[]}`) },
-		"sends us away": func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "http://192.0.2.1/", http.StatusFound) },
-		"long header":   func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("X", long[:1<<20]) },
+		"no JSON":     func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "hello") },
+		"wrong types": func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, `{"state":[]}`) },
+		"sends us away": func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "http://192.0.2.1/", http.StatusFound)
+		},
+		"long header": func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("X", long[:1<<20]) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := serve(t, h).describe(t.Context())
