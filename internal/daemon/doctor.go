@@ -15,11 +15,11 @@ import (
 	"banger/internal/config"
 	"banger/internal/doctor"
 	"banger/internal/hostcmd"
-	"banger/internal/lifecycle"
 	"banger/internal/network/linux"
 	"banger/internal/store"
 	"banger/internal/version"
 	"banger/internal/vm"
+	"banger/internal/vmm/firecracker"
 	"banger/internal/vmm/qemu"
 )
 
@@ -63,9 +63,12 @@ func Doctor(ctx context.Context, o DoctorOptions) *api.Doctor {
 	_, statErr := os.Stat(o.Paths.Config)
 	d.HasConfig = statErr == nil
 	_, d.AgentErr = agentBinary()
-	m := Mechanisms{Drivers: map[string]lifecycle.Driver{q.Name(): {Driver: q}}}
+	m := Mechanisms{Drivers: drivers(o.Paths)}
 	if d.DriverErr = chooseDriver(&m, conf.Driver); d.DriverErr == nil {
 		d.Driver = m.Drivers[m.DefaultDriver]
+	}
+	if conf.Driver == "auto" && m.DefaultDriver != firecracker.Name {
+		d.Better = m.Drivers[firecracker.Name]
 	}
 	return doctor.Run(ctx, d)
 }

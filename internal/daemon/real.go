@@ -47,10 +47,7 @@ func Real(p config.Paths, c config.Config, log *slog.Logger) (Mechanisms, error)
 		return Mechanisms{}, err
 	}
 	m := Mechanisms{
-		Drivers: map[string]lifecycle.Driver{
-			qemu.Name:        {Driver: qemu.New(qemu.Options{}), Layers: qcow2.Layers{}},
-			firecracker.Name: {Driver: firecracker.New(firecracker.Options{}), Layers: dmsnap.New(dmsnap.Options{Tag: p.Tag})},
-		},
+		Drivers: drivers(p),
 		Finder:  &handle.Finder{},
 		Work:    workdisk.New(ext4.MakeEmpty, ext4.Grow),
 		Network: linux.New(linux.Options{Tag: p.Tag, Root: p.State, Log: log}),
@@ -62,6 +59,14 @@ func Real(p config.Paths, c config.Config, log *slog.Logger) (Mechanisms, error)
 		Host:    h,
 	}
 	return m, chooseDriver(&m, c.Driver)
+}
+
+// drivers are those of this build, each with the layers that it takes.
+func drivers(p config.Paths) map[string]lifecycle.Driver {
+	return map[string]lifecycle.Driver{
+		qemu.Name:        {Driver: qemu.New(qemu.Options{}), Layers: qcow2.Layers{}},
+		firecracker.Name: {Driver: firecracker.New(firecracker.Options{}), Layers: dmsnap.New(dmsnap.Options{Tag: p.Tag})},
+	}
 }
 
 // chooseDriver settles which driver a machine gets that names none, and why.

@@ -26,6 +26,7 @@ import (
 // Driver is what is asked of the VMM driver that machines get by default; a
 // vmm.Driver is one.
 type Driver interface {
+	Name() string
 	Check(ctx context.Context) error
 	Version(ctx context.Context) (string, error)
 }
@@ -51,6 +52,7 @@ type Deps struct {
 
 	Driver    Driver // nil: see DriverErr
 	DriverErr error  // there is no such driver as the configuration says
+	Better    Driver // would be the default where it can run; nil: it is, or was not to be
 	// TSCRate is the rate of the host's time stamp counter in kHz, 0 if it
 	// makes no sense.
 	TSCRate func(context.Context) (uint32, error)

@@ -23,6 +23,7 @@ import (
 // driver is a VMM driver that is there, or why not.
 type driver struct{ err error }
 
+func (d driver) Name() string                            { return "qemu" }
 func (d driver) Check(context.Context) error             { return d.err }
 func (d driver) Version(context.Context) (string, error) { return "9.9.9", d.err }
 
@@ -156,6 +157,11 @@ func TestFindings(t *testing.T) {
 			"fail driver: driver = \"xen\": there is no such driver\n", true},
 		{"a driver that does not work", func(d *doctor.Deps) { d.Driver = driver{hinted("apt-get install -y qemu", "too old")} },
 			"fail driver: too old\n    hint: apt-get install -y qemu\n", true},
+		{"a better driver that does not work", func(d *doctor.Deps) { d.Better = driver{hinted("modprobe dm_snapshot", "no snapshots")} },
+			"warn qemu: machines run without it, and start slower: no snapshots\n    hint: modprobe dm_snapshot\n", false},
+		{"a better driver that could not help", func(d *doctor.Deps) {
+			d.Host.KVM, d.Better = doctor.KVM{Err: fs.ErrNotExist}, driver{hinted("", "no KVM")}
+		}, "warn kvm: there is no /dev/kvm, and the processor shows no virtualisation (it may be off in the firmware, or on the host above): guests run in software, 10 to 20 times slower\nok tun", false},
 		{"a KVM that is not real", func(d *doctor.Deps) { d.Host.KVM = doctor.KVM{} },
 			"warn kvm: /dev/kvm is there, but is not the processor's virtualisation (neither kvm_intel nor kvm_amd is loaded): guests run in software, 10 to 20 times slower\nok tun", false},
 		{"no KVM, but there could be", func(d *doctor.Deps) { d.Host.KVM = doctor.KVM{Err: fs.ErrNotExist, CPU: "kvm_intel"} },

@@ -1,11 +1,14 @@
 package doctor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io/fs"
 	"slices"
 	"strings"
+
+	"banger/internal/errkind"
 )
 
 // programs are those without which no machine runs, with Debian's packages.
@@ -33,6 +36,7 @@ func (e *examination) software(ctx context.Context) {
 	}
 	e.driver(ctx)
 	e.kvm()
+	e.better(ctx)
 }
 
 func (e *examination) packages() {
@@ -74,7 +78,19 @@ func (e *examination) driver(ctx context.Context) {
 		e.failed("driver", err)
 		return
 	}
-	e.ok("driver", "QEMU %s", version)
+	title := map[string]string{"qemu": "QEMU", "firecracker": "Firecracker"}[e.Driver.Name()]
+	e.ok("driver", "%s %s", cmp.Or(title, e.Driver.Name()), version)
+}
+
+// better tells why machines do not run with the driver that suits real KVM
+// best.
+func (e *examination) better(ctx context.Context) {
+	if e.Better == nil || e.inSoftware {
+		return
+	}
+	if err := e.Better.Check(ctx); err != nil {
+		e.warn(e.Better.Name(), errkind.Hints(err), "machines run without it, and start slower: %v", err)
+	}
 }
 
 // kvm tells what runs guests' code. It goes by the device and the modules, as
