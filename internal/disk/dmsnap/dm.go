@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -42,11 +41,11 @@ type dmAnswer struct {
 // [unix.ENXIO] if there is no such device, [unix.EBUSY] if it is in use, or to
 // be created and there.
 func dmCall(cmd uint, name string, flags uint32, event uint32, table []target) (dmAnswer, error) {
-	f, err := os.OpenFile(controlPath, os.O_RDWR, 0)
+	fd, err := unix.Open(controlPath, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return dmAnswer{}, err
+		return dmAnswer{}, &fs.PathError{Op: "open", Path: controlPath, Err: err}
 	}
-	defer f.Close()
+	defer unix.Close(fd)
 	data := encodeTable(table)
 	buf := make([]uint64, (unix.SizeofDmIoctl+max(len(data), answerSize))/8)
 	b := unsafe.Slice((*byte)(unsafe.Pointer(&buf[0])), 8*len(buf))
@@ -56,7 +55,7 @@ func dmCall(cmd uint, name string, flags uint32, event uint32, table []target) (
 	h.Target_count, h.Flags, h.Event_nr = uint32(len(table)), flags, event
 	copy(h.Name[:maxName-1], name)
 	copy(b[unix.SizeofDmIoctl:], data)
-	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), uintptr(cmd), uintptr(unsafe.Pointer(&buf[0]))); errno != 0 {
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), uintptr(cmd), uintptr(unsafe.Pointer(&buf[0]))); errno != 0 {
 		return dmAnswer{}, errno
 	}
 	if h.Flags&unix.DM_BUFFER_FULL_FLAG != 0 {

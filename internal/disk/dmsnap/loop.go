@@ -160,15 +160,21 @@ type bound struct {
 // Where a file was moved to or mounted, its path is another; the last element
 // stays the same.
 func boundLoops(base string) (bs []bound) {
-	files, _ := filepath.Glob("/sys/block/loop*/loop/backing_file") // the pattern is good
-	for _, file := range files {
-		text, err := os.ReadFile(file)
-		if err != nil { // cleared just now
+	disks, err := os.ReadDir("/sys/block")
+	if err != nil {
+		return nil
+	}
+	for _, d := range disks {
+		if !strings.HasPrefix(d.Name(), "loop") {
+			continue
+		}
+		text, err := os.ReadFile("/sys/block/" + d.Name() + "/loop/backing_file")
+		if err != nil { // nobody uses it
 			continue
 		}
 		path := strings.TrimSuffix(strings.TrimSuffix(string(text), "\n"), " (deleted)")
 		if filepath.Base(path) == base {
-			bs = append(bs, bound{strings.Split(file, "/")[3], path})
+			bs = append(bs, bound{d.Name(), path})
 		}
 	}
 	return bs
