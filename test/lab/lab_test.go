@@ -28,9 +28,12 @@ type suite struct {
 
 // suites are what is real in the lab alone.
 var suites = []suite{
+	{name: "dmsnap", pkg: "banger/internal/disk/dmsnap", tags: "lab failpoints", time: 5 * time.Minute},
+	{name: "firecracker", pkg: "banger/internal/vmm/firecracker", tags: "lab", time: 10 * time.Minute},
 	{
-		name: "e2e", pkg: "banger/test/e2e", tags: "e2e", run: "^(TestHandles|TestAllKilled|TestStats|TestPersistent)$",
-		env: map[string]string{"BANGER_E2E_PARTS": "/parts", "BANGER_E2E_DRIVER": "firecracker"}, time: 10 * time.Minute,
+		name: "e2e", pkg: "banger/test/e2e", tags: "e2e", time: 15 * time.Minute,
+		run: "^(TestHandles|TestAllKilled|TestVMMKilled|TestStartFailsAtEveryStep|TestDaemonDiesAtEveryStep|TestGuestFillsTheHostsDisk|TestGuestEndsItself|TestPersistent|TestStats)$",
+		env: map[string]string{"BANGER_E2E_PARTS": "/parts", "BANGER_E2E_DRIVER": "firecracker", "BANGER_SOAK_ROUNDS": "2"},
 	},
 }
 
