@@ -33,44 +33,56 @@ func rounds(t *testing.T, few int) int {
 func TestHandles(t *testing.T) {
 	b := newBed(t)
 	for i := range rounds(t, 5) {
-		b.wants(0, "handles-test\n", "", "vm", "run", "--name", "handles-test", "--", "cat", "/etc/hostname")
-		boot := b.must("vm", "exec", "handles-test", "--", "cat", "/proc/sys/kernel/random/boot_id")
-		dir, _ := b.show("handles-test")["vm_dir"].(string)
-		handles := filepath.Join(dir, "handles.json")
-		if fi, err := os.Stat(handles); err != nil || fi.Mode().Perm() != 0o600 {
-			t.Fatalf("handles.json: %v, %v", fi, err)
-		}
-		pid, tap := b.vmmPID("handles-test"), b.tap("handles-test")
-		b.host.IP(t, "link", "show", tap)
-		b.wantBlockHandles("handles-test")
-		if text, err := os.ReadFile(handles); err != nil || !strings.Contains(string(text), tap) || !strings.Contains(string(text), strconv.Itoa(pid)) {
-			t.Errorf("handles.json: %s, %v", text, err)
-		}
-		b.killDaemon()
-		switch i % 5 {
-		case 1:
-			must(t, os.Remove(handles))
-		case 2:
-			must(t, os.WriteFile(handles, []byte("{garbage"), 0o600))
-		case 3:
-			must(t, os.WriteFile(handles, []byte(`{"vm_id":"00000000","pid":1}`), 0o600))
-		case 4:
-			must(t, os.Truncate(handles, 10))
-		}
-		if again := b.must("vm", "exec", "handles-test", "--", "cat", "/proc/sys/kernel/random/boot_id"); again != boot {
-			t.Fatalf("round %d: another boot: %s, was %s", i, again, boot)
-		}
-		b.wants(0, "handles-test\n", "", "vm", "ssh", "handles-test", "--", "hostname")
-		if now := b.vmmPID("handles-test"); now != pid {
-			t.Errorf("round %d: pid %d, was %d", i, now, pid)
-		}
-		b.must("vm", "delete", "handles-test")
-		if alive(pid) {
-			t.Errorf("round %d: the VMM lives on", i)
-		}
-		if left := slices.Concat(b.vmDirs(), b.networkInventory(), b.blockInventory()); len(left) > 0 {
-			t.Errorf("round %d: left %v", i, left)
-		}
+		b.handles(i)
+	}
+}
+
+// The same with a distribution and its own SSH server.
+func TestHandlesDebian(t *testing.T) {
+	b := newBed(t, `image = "debian-bookworm"`, `memory = "1G"`)
+	b.handles(0)
+}
+
+// handles is one round of TestHandles.
+func (b *bed) handles(i int) {
+	b.t.Helper()
+	b.wants(0, "handles-test\n", "", "vm", "run", "--name", "handles-test", "--", "cat", "/etc/hostname")
+	boot := b.must("vm", "exec", "handles-test", "--", "cat", "/proc/sys/kernel/random/boot_id")
+	dir, _ := b.show("handles-test")["vm_dir"].(string)
+	handles := filepath.Join(dir, "handles.json")
+	if fi, err := os.Stat(handles); err != nil || fi.Mode().Perm() != 0o600 {
+		b.t.Fatalf("handles.json: %v, %v", fi, err)
+	}
+	pid, tap := b.vmmPID("handles-test"), b.tap("handles-test")
+	b.host.IP(b.t, "link", "show", tap)
+	b.wantBlockHandles("handles-test")
+	if text, err := os.ReadFile(handles); err != nil || !strings.Contains(string(text), tap) || !strings.Contains(string(text), strconv.Itoa(pid)) {
+		b.t.Errorf("handles.json: %s, %v", text, err)
+	}
+	b.killDaemon()
+	switch i % 5 {
+	case 1:
+		must(b.t, os.Remove(handles))
+	case 2:
+		must(b.t, os.WriteFile(handles, []byte("{garbage"), 0o600))
+	case 3:
+		must(b.t, os.WriteFile(handles, []byte(`{"vm_id":"00000000","pid":1}`), 0o600))
+	case 4:
+		must(b.t, os.Truncate(handles, 10))
+	}
+	if again := b.must("vm", "exec", "handles-test", "--", "cat", "/proc/sys/kernel/random/boot_id"); again != boot {
+		b.t.Fatalf("round %d: another boot: %s, was %s", i, again, boot)
+	}
+	b.wants(0, "handles-test\n", "", "vm", "ssh", "handles-test", "--", "hostname")
+	if now := b.vmmPID("handles-test"); now != pid {
+		b.t.Errorf("round %d: pid %d, was %d", i, now, pid)
+	}
+	b.must("vm", "delete", "handles-test")
+	if alive(pid) {
+		b.t.Errorf("round %d: the VMM lives on", i)
+	}
+	if left := slices.Concat(b.vmDirs(), b.networkInventory(), b.blockInventory()); len(left) > 0 {
+		b.t.Errorf("round %d: left %v", i, left)
 	}
 }
 
