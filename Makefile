@@ -41,7 +41,7 @@ test-e2e: build
 
 # What takes KVM and device-mapper, in an emulated host that has them.
 lab: test-packages
-	BANGER_LAB_RUN='$(RUN)' go test -tags lab -count=1 -timeout 20m -v -run TestLab ./test/lab
+	BANGER_LAB_RUN='$(RUN)' go test -tags lab -count=1 -timeout 20m -v -run '$(if $(RUN),TestLab,.)' ./test/lab
 
 # A shell in the emulated host in which KVM and device-mapper are real.
 lab-shell: test-packages
@@ -60,8 +60,8 @@ soak: test-packages build
 
 lint:
 	@bad=$$(gofmt -l cmd internal test); [ -z "$$bad" ] || { echo "not gofmt clean: $$bad"; exit 1; }
-	go vet -tags e2e ./...
-	$(TOOL) staticcheck -tags e2e ./...
+	go vet -tags e2e,lab,bench,failpoints ./...
+	$(TOOL) staticcheck -tags e2e,lab,bench ./...
 	$(TOOL) buf lint
 	@scripts/generated
 

@@ -3,6 +3,7 @@
 package lab
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -106,6 +107,46 @@ func runSuite(t *testing.T, l *Lab, s suite) {
 	if code != 0 {
 		t.Errorf("exit code %d", code)
 	}
+}
+
+// The host's power fails while a machine runs. After the next boot the machine
+// is known to be stopped, nothing of it is left on the host, and it can be
+// started: what was synced is there.
+func TestHostLosesPower(t *testing.T) {
+	o := options(t, t.TempDir())
+	o.Disk = filepath.Join(t.TempDir(), "lab.qcow2")
+	const script = "export BANGER_ROOT=/var/tmp/b; PATH=/parts/bin:$PATH; set -ex\n"
+	inLab := func(commands, want string) {
+		t.Helper()
+		l, err := Boot(t.Context(), o)
+		check(t, err)
+		defer func() { check(t, l.Kill()) }()
+		var out, errs bytes.Buffer
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+		defer cancel()
+		code, err := l.Run(ctx, Command{Argv: []string{"bash", "-c", script + commands}, Stdout: &out, Stderr: &errs})
+		if err != nil || code != 0 || out.String() != want {
+			t.Fatalf("exit %d, %v, printed %q, want %q\n%s", code, err, out.String(), want, errs.String())
+		}
+	}
+	inLab(`mkdir -m 711 $BANGER_ROOT
+printf 'cache = "/parts/cache"\nimage = "busybox"\nmemory = "192M"\n' > $BANGER_ROOT/config.toml
+banger -q vm create web >/dev/null
+banger vm exec web -- sh -c 'echo synced > /f; echo synced > /root/f; sync'
+banger vm show --json web | grep -c '"dm_name": "banger-'
+sync
+`, "1\n")
+	inLab(`banger -q vm list --json | grep -c '"state": "stopped"'
+banger vm list --json | grep -c '"dm_name": null'
+dmsetup ls
+losetup --list --noheadings
+banger -q vm start web >/dev/null
+banger vm exec web -- cat /f /root/f
+banger vm delete web >/dev/null
+banger daemon stop
+dmsetup ls
+losetup --list --noheadings
+`, "1\n1\nNo devices found\nsynced\nsynced\nNo devices found\n")
 }
 
 func check(t *testing.T, err error) {
