@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -27,6 +29,9 @@ import (
 const (
 	bootTime = 2 * time.Minute
 	offTime  = 30 * time.Second
+	// stillTime is how long the lab's processor may do nothing: it never
+	// rests, so emulation has come to a stop.
+	stillTime = 20 * time.Second
 )
 
 // Options say what the lab is made of.
@@ -46,6 +51,8 @@ type Lab struct {
 	dir  string // of the sockets and the console's log
 	qemu *exec.Cmd
 	gone chan struct{} // closed when QEMU has ended
+
+	still atomic.Bool // it was killed because it did nothing any more
 }
 
 // Boot boots the lab and returns when commands can be run in it. It ends with
@@ -104,11 +111,55 @@ func (l *Lab) boot(ctx context.Context) error {
 		cancel(fmt.Errorf("QEMU ended (%w): %s", err, said))
 		close(l.gone)
 	}()
+	go l.killWhenStill()
 	l.Agent, err = transport.Dialer{}.Dial(ctx, guest.Endpoint{Kind: "serial", Path: l.path("agent"), Token: b.Token})
 	if err != nil {
 		return err
 	}
 	return l.prepare(ctx)
+}
+
+// killWhenStill kills a lab that has come to a stop, so that nothing waits for
+// it: emulated SVM loses an interrupt now and then.
+func (l *Lab) killWhenStill() {
+	tick := time.NewTicker(stillTime / 4)
+	defer tick.Stop()
+	var used time.Duration
+	since := time.Now()
+	for {
+		select {
+		case <-tick.C:
+		case <-l.gone:
+			return
+		}
+		now, err := cpuTime(l.qemu.Process.Pid)
+		if err != nil || now-used > stillTime/100 {
+			used, since = now, time.Now()
+		}
+		if time.Since(since) > stillTime {
+			l.still.Store(true)
+			_ = l.qemu.Process.Kill() // it may have ended
+			return
+		}
+	}
+}
+
+// cpuTime is how much of a processor a process has used (proc_pid_stat(5)).
+func cpuTime(pid int) (time.Duration, error) {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, err
+	}
+	f := bytes.Fields(data[bytes.LastIndexByte(data, ')')+1:]) // from the third on
+	var ticks int64
+	for _, field := range f[14-3 : 16-3] { // utime, stime
+		n, err := strconv.ParseInt(string(field), 10, 64)
+		if err != nil {
+			return 0, err
+		}
+		ticks += n
+	}
+	return time.Duration(ticks) * 10 * time.Millisecond, nil
 }
 
 func (l *Lab) path(name string) string { return filepath.Join(l.dir, name) }
@@ -145,7 +196,8 @@ func (l *Lab) args() []string {
 		"-smp", "1", "-m", memory,
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-kernel", filepath.Join(l.o.Parts, "vmlinuz"), "-initrd", l.path("initrd"),
-		"-append", "console=ttyS0 quiet panic=1 loglevel=4",
+		// A processor that rests may not wake up again; see killWhenStill.
+		"-append", "console=ttyS0 quiet panic=1 loglevel=4 idle=poll",
 		"-chardev", "file,id=console,path=" + l.path("console.log"), "-serial", "chardev:console",
 		"-device", "virtio-serial-pci",
 		"-chardev", "socket,id=agent,server=on,wait=off,path=" + l.path("agent"),

@@ -64,6 +64,9 @@ func (l *Lab) Run(ctx context.Context, c Command) (code int, err error) {
 	}()
 	for {
 		resp, err := st.Receive()
+		if l.still.Load() {
+			err = errStill
+		}
 		if err != nil {
 			return 0, fmt.Errorf("run %q in the lab: %w", c.Argv, err)
 		}
@@ -83,6 +86,9 @@ func (l *Lab) Run(ctx context.Context, c Command) (code int, err error) {
 		}
 	}
 }
+
+// errStill says that nothing that ran in the lab is to blame.
+var errStill = errors.New("the lab's emulated processor came to a stop")
 
 func feed(r io.Reader, send func(*wire.ExecRequest) bool) {
 	buf := make([]byte, 32<<10)
