@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
-	"strconv"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -29,9 +28,8 @@ import (
 const (
 	bootTime = 2 * time.Minute
 	offTime  = 30 * time.Second
-	// stillTime is how long the lab's processor may do nothing: it never
-	// rests, so emulation has come to a stop.
-	stillTime = 20 * time.Second
+	// stillTime is how long the lab may take to answer.
+	stillTime = time.Minute
 )
 
 // Options say what the lab is made of.
@@ -52,7 +50,7 @@ type Lab struct {
 	qemu *exec.Cmd
 	gone chan struct{} // closed when QEMU has ended
 
-	still atomic.Bool // it was killed because it did nothing any more
+	still atomic.Bool // it was killed because it did not answer any more
 }
 
 // Boot boots the lab and returns when commands can be run in it. It ends with
@@ -111,55 +109,35 @@ func (l *Lab) boot(ctx context.Context) error {
 		cancel(fmt.Errorf("QEMU ended (%w): %s", err, said))
 		close(l.gone)
 	}()
-	go l.killWhenStill()
 	l.Agent, err = transport.Dialer{}.Dial(ctx, guest.Endpoint{Kind: "serial", Path: l.path("agent"), Token: b.Token})
 	if err != nil {
 		return err
 	}
+	go l.killWhenStill()
 	return l.prepare(ctx)
 }
 
-// killWhenStill kills a lab that has come to a stop, so that nothing waits for
-// it: emulated SVM loses an interrupt now and then.
+// killWhenStill kills a lab that does not answer any more, so that nothing waits
+// for it: emulated SVM loses its interrupts now and then.
 func (l *Lab) killWhenStill() {
 	tick := time.NewTicker(stillTime / 4)
 	defer tick.Stop()
-	var used time.Duration
-	since := time.Now()
 	for {
 		select {
 		case <-tick.C:
 		case <-l.gone:
 			return
 		}
-		now, err := cpuTime(l.qemu.Process.Pid)
-		if err != nil || now-used > stillTime/100 {
-			used, since = now, time.Now()
-		}
-		if time.Since(since) > stillTime {
+		ctx, cancel := context.WithTimeout(context.Background(), stillTime)
+		_, _ = l.Info(ctx, connect.NewRequest(&wire.InfoRequest{})) // any answer will do
+		late := ctx.Err() != nil
+		cancel()
+		if late {
 			l.still.Store(true)
 			_ = l.qemu.Process.Kill() // it may have ended
 			return
 		}
 	}
-}
-
-// cpuTime is how much of a processor a process has used (proc_pid_stat(5)).
-func cpuTime(pid int) (time.Duration, error) {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0, err
-	}
-	f := bytes.Fields(data[bytes.LastIndexByte(data, ')')+1:]) // from the third on
-	var ticks int64
-	for _, field := range f[14-3 : 16-3] { // utime, stime
-		n, err := strconv.ParseInt(string(field), 10, 64)
-		if err != nil {
-			return 0, err
-		}
-		ticks += n
-	}
-	return time.Duration(ticks) * 10 * time.Millisecond, nil
 }
 
 func (l *Lab) path(name string) string { return filepath.Join(l.dir, name) }
@@ -196,8 +174,7 @@ func (l *Lab) args() []string {
 		"-smp", "1", "-m", memory,
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-kernel", filepath.Join(l.o.Parts, "vmlinuz"), "-initrd", l.path("initrd"),
-		// A processor that rests may not wake up again; see killWhenStill.
-		"-append", "console=ttyS0 quiet panic=1 loglevel=4 idle=poll",
+		"-append", "console=ttyS0 quiet panic=1 loglevel=4",
 		"-chardev", "file,id=console,path=" + l.path("console.log"), "-serial", "chardev:console",
 		"-device", "virtio-serial-pci",
 		"-chardev", "socket,id=agent,server=on,wait=off,path=" + l.path("agent"),

@@ -88,7 +88,7 @@ func (l *Lab) Run(ctx context.Context, c Command) (code int, err error) {
 }
 
 // errStill says that nothing that ran in the lab is to blame.
-var errStill = errors.New("the lab's emulated processor came to a stop")
+var errStill = errors.New("the lab came to a stop")
 
 func feed(r io.Reader, send func(*wire.ExecRequest) bool) {
 	buf := make([]byte, 32<<10)
