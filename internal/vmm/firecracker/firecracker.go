@@ -28,7 +28,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"sync"
 
 	"banger/internal/errkind"
 	"banger/internal/vmm"
@@ -50,8 +49,7 @@ type Options struct {
 type Driver struct {
 	program string
 
-	mu     sync.Mutex
-	probed probe // guarded by mu
+	probed vmmproc.Probe[probe]
 }
 
 // New returns a driver. It starts nothing, and succeeds where Firecracker or KVM
@@ -84,7 +82,7 @@ func (d *Driver) Check(ctx context.Context) error {
 	if runtime.GOARCH != "amd64" {
 		return errkind.New(errkind.Host, "firecracker: banger runs machines on x86-64 hosts only, not on %s", runtime.GOARCH)
 	}
-	if _, err := d.probe(ctx); err != nil {
+	if _, _, err := d.probe(ctx); err != nil {
 		return err
 	}
 	if err := vmmproc.CheckKVM(); err != nil {
@@ -109,14 +107,14 @@ func checkTun(path string) error {
 
 // Version returns Firecracker's version, such as "1.12.1".
 func (d *Driver) Version(ctx context.Context) (string, error) {
-	p, err := d.probe(ctx)
+	_, p, err := d.probe(ctx)
 	return p.version, err
 }
 
 // Templates reports whether this Firecracker can restore one snapshot for many
 // machines: it must let each have a tap of its own.
 func (d *Driver) Templates(ctx context.Context) (bool, error) {
-	p, err := d.probe(ctx)
+	_, p, err := d.probe(ctx)
 	return p.templates, err
 }
 

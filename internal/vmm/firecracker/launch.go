@@ -33,7 +33,7 @@ func (d *Driver) launch(ctx context.Context, s vmm.Spec) (*machine, error) {
 	if err != nil {
 		return nil, err
 	}
-	bin, err := d.probe(ctx)
+	path, _, err := d.probe(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -55,7 +55,7 @@ func (d *Driver) launch(ctx context.Context, s vmm.Spec) (*machine, error) {
 		return nil, context.Cause(ctx)
 	}
 	child, err := vmmproc.Start(hostcmd.Detached{
-		Argv:       append([]string{bin.path}, arguments(s)...),
+		Argv:       append([]string{path}, arguments(s)...),
 		Dir:        s.Dir,
 		Env:        []string{"LC_ALL=C.UTF-8", "PATH=/usr/bin:/bin"},
 		Output:     f.console.File,

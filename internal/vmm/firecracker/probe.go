@@ -22,8 +22,6 @@ const installHint = "curl -fsSL https://github.com/firecracker-microvm/firecrack
 
 // probe is what one binary says of itself.
 type probe struct {
-	path      string
-	info      os.FileInfo // nil: nothing was probed yet
 	version   string
 	templates bool
 }
@@ -34,51 +32,33 @@ const (
 	hasOverrides = 12 // a snapshot may be restored with another tap
 )
 
-// probe asks Firecracker for its version, unless it was asked already and the
-// file is the same.
-func (d *Driver) probe(ctx context.Context) (probe, error) {
-	path, err := d.binary()
-	if err != nil {
-		return probe{}, err
+// probe finds Firecracker and asks for its version, unless it was asked already
+// and the file is the same.
+func (d *Driver) probe(ctx context.Context) (path string, p probe, err error) {
+	if path, err = d.binary(); err != nil {
+		return "", probe{}, err
 	}
-	fi, err := os.Stat(path)
-	if err != nil {
-		return probe{}, err
-	}
-	d.mu.Lock()
-	last := d.probed
-	d.mu.Unlock()
-	if last.info != nil && last.path == path && os.SameFile(last.info, fi) && last.info.ModTime().Equal(fi.ModTime()) {
-		return last, nil
-	}
-	// Not under the lock: it starts a program. Two at once do no harm.
-	p := probe{path: path, info: fi}
-	if p.version, p.templates, err = askVersion(ctx, path); err != nil {
-		return probe{}, err
-	}
-	d.mu.Lock()
-	d.probed = p
-	d.mu.Unlock()
-	return p, nil
+	p, err = d.probed.Of(path, func() (probe, error) { return askVersion(ctx, path) })
+	return path, p, err
 }
 
-func askVersion(ctx context.Context, path string) (version string, templates bool, err error) {
+func askVersion(ctx context.Context, path string) (probe, error) {
 	if err := checkProgram(path); err != nil {
-		return "", false, errkind.WithHint(errkind.Wrap(errkind.Host, err), installHint)
+		return probe{}, errkind.WithHint(errkind.Wrap(errkind.Host, err), installHint)
 	}
 	out, err := hostcmd.Run(ctx, path, "--version")
 	if err != nil {
-		return "", false, fmt.Errorf("ask Firecracker for its version: %w", err)
+		return probe{}, fmt.Errorf("ask Firecracker for its version: %w", err)
 	}
 	version, major, minor, ok := parseVersion(string(out))
 	if !ok {
-		return "", false, errkind.New(errkind.Host, "%s does not tell its version", path)
+		return probe{}, errkind.New(errkind.Host, "%s does not tell its version", path)
 	}
 	if major < 1 || major == 1 && minor < oldest {
 		err := errkind.New(errkind.Host, "Firecracker %s is too old: banger needs 1.%d or newer", version, oldest)
-		return "", false, errkind.WithHint(err, installHint)
+		return probe{}, errkind.WithHint(err, installHint)
 	}
-	return version, major > 1 || minor >= hasOverrides, nil
+	return probe{version, major > 1 || minor >= hasOverrides}, nil
 }
 
 var versionRE = regexp.MustCompile(`^Firecracker v(([0-9]{1,4})\.([0-9]{1,4})(?:\.[0-9]{1,4})?)`)

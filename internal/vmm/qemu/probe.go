@@ -3,7 +3,6 @@ package qemu
 import (
 	"context"
 	"fmt"
-	"os"
 	"regexp"
 	"strconv"
 	"strings"
@@ -14,8 +13,6 @@ import (
 
 // probe is what one QEMU binary says of itself.
 type probe struct {
-	path    string
-	info    os.FileInfo // nil: nothing was probed yet
 	version string
 }
 
@@ -30,28 +27,13 @@ func (d *Driver) probe(ctx context.Context) (probe, error) {
 	if err != nil {
 		return probe{}, err
 	}
-	fi, err := os.Stat(path)
-	if err != nil {
-		return probe{}, err
-	}
-	d.mu.Lock()
-	last := d.probed
-	d.mu.Unlock()
-	if last.info != nil && last.path == path && os.SameFile(last.info, fi) && last.info.ModTime().Equal(fi.ModTime()) {
-		return last, nil
-	}
-	// Not under the lock: it starts programs. Two at once do no harm.
-	p := probe{path: path, info: fi}
-	if p.version, err = askVersion(ctx, path); err != nil {
-		return probe{}, err
-	}
-	if err := checkMachines(ctx, path); err != nil {
-		return probe{}, err
-	}
-	d.mu.Lock()
-	d.probed = p
-	d.mu.Unlock()
-	return p, nil
+	return d.probed.Of(path, func() (probe, error) {
+		version, err := askVersion(ctx, path)
+		if err != nil {
+			return probe{}, err
+		}
+		return probe{version}, checkMachines(ctx, path)
+	})
 }
 
 func askVersion(ctx context.Context, path string) (string, error) {

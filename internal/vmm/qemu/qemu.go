@@ -18,11 +18,11 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"sync"
 
 	"banger/internal/errkind"
 	"banger/internal/hostcmd"
 	"banger/internal/vmm"
+	"banger/internal/vmm/vmmproc"
 )
 
 // Name is the driver's name in commands and records.
@@ -54,8 +54,7 @@ type Driver struct {
 	accel   Accel
 	tsc     *tscClock
 
-	mu     sync.Mutex
-	probed probe // guarded by mu
+	probed vmmproc.Probe[probe]
 }
 
 // New returns a driver. It starts nothing, and succeeds where QEMU is missing:
