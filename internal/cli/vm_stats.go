@@ -54,17 +54,16 @@ func (a *app) stats(ctx context.Context, refs []string, live bool) error {
 		return err
 	}
 	defer c.Close()
-	if a.json {
-		now, err := askStats(ctx, c, refs)
-		if err != nil {
-			return err
-		}
-		return a.printDoc(now)
+	first, err := askStats(ctx, c, refs)
+	switch {
+	case err != nil:
+		return err
+	case a.json:
+		return a.printDoc(first)
+	case live:
+		return a.followStats(ctx, c, refs, first)
 	}
-	if live {
-		return a.followStats(ctx, c, refs)
-	}
-	_, now, err := twoStats(ctx, c, refs, nil, onceAfter)
+	_, now, err := nextStats(ctx, c, refs, first, onceAfter)
 	if err != nil {
 		return err
 	}
@@ -77,13 +76,13 @@ func (a *app) stats(ctx context.Context, refs []string, live bool) error {
 
 // followStats renews the table until ctx ends. Each is written over the one
 // before, and what is left of that below is cleared.
-func (a *app) followStats(ctx context.Context, c *client.Client, refs []string) error {
-	before, err := askStats(ctx, c, refs)
-	for lines := 0; err == nil; {
-		var t *table
-		if before, t, err = twoStats(ctx, c, refs, before, statsEvery); err != nil {
-			break
+func (a *app) followStats(ctx context.Context, c *client.Client, refs []string, before *api.StatsResponse) error {
+	for lines := 0; ; {
+		now, t, err := nextStats(ctx, c, refs, before, statsEvery)
+		if err != nil {
+			return err
 		}
+		before = now
 		text := a.layOut(t, a.Out)
 		up := ""
 		if lines > 0 {
@@ -95,18 +94,11 @@ func (a *app) followStats(ctx context.Context, c *client.Client, refs []string) 
 			return err
 		}
 	}
-	return err
 }
 
-// twoStats looks again some time after before (nil: after a first look), and
-// returns the table of what was used between them.
-func twoStats(ctx context.Context, c *client.Client, refs []string, before *api.StatsResponse, after time.Duration) (*api.StatsResponse, *table, error) {
-	if before == nil {
-		var err error
-		if before, err = askStats(ctx, c, refs); err != nil {
-			return nil, nil, err
-		}
-	}
+// nextStats looks again some time after before, and returns the table of what
+// was used between them.
+func nextStats(ctx context.Context, c *client.Client, refs []string, before *api.StatsResponse, after time.Duration) (*api.StatsResponse, *table, error) {
 	select {
 	case <-time.After(after):
 	case <-ctx.Done():
