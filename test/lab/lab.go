@@ -95,7 +95,7 @@ func (l *Lab) boot(ctx context.Context) error {
 	if err := l.makeDisk(ctx); err != nil {
 		return err
 	}
-	l.qemu = exec.Command("qemu-system-x86_64", l.args()...)
+	l.qemu = l.command()
 	l.qemu.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setsid: true}
 	said := new(bytes.Buffer)
 	l.qemu.Stderr = said
@@ -155,6 +155,14 @@ func (l *Lab) makeDisk(ctx context.Context) error {
 		return fmt.Errorf("qemu-img create: %w: %s", err, out)
 	}
 	return nil
+}
+
+// command is QEMU as its parts have it, by their own loader.
+func (l *Lab) command() *exec.Cmd {
+	root := filepath.Join(l.o.Parts, "qemu", "usr")
+	lib := filepath.Join(root, "lib/x86_64-linux-gnu")
+	args := []string{"--library-path", lib, filepath.Join(root, "bin/qemu-system-x86_64"), "-L", filepath.Join(root, "share/qemu")}
+	return exec.Command(filepath.Join(root, "lib64/ld-linux-x86-64.so.2"), append(args, l.args()...)...)
 }
 
 func (l *Lab) args() []string {
