@@ -23,6 +23,9 @@ type Detached struct {
 	LogFile *os.File
 	Output  *os.File   // if not nil, its output goes there instead, and only its errors to the log; as LogFile
 	Files   []*os.File // the process has them open, from descriptor 3 on; they stay the caller's
+	// Cgroup is the directory of a cgroup of version 2 in which it starts. Empty:
+	// it leaves ours.
+	Cgroup string
 	// UID and GID it runs as, with no supplementary groups but Groups.
 	// Nil: the caller's.
 	Credential *Credential
@@ -39,9 +42,9 @@ func (c Credential) sys() *syscall.Credential {
 }
 
 // Start starts the process in a session of its own, with /dev/null as its
-// input and no descriptor of ours but Files. Where cgroups can be written it leaves
-// ours, so that it does not die with a login or a CI job. The caller must Wait
-// for the process, or leave it to init by exiting.
+// input and no descriptor of ours but Files. It starts in Cgroup, or where cgroups
+// can be written leaves ours, so that it does not die with a login or a CI job. The
+// caller must Wait for the process, or leave it to init by exiting.
 func (d Detached) Start() (*os.Process, error) {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
@@ -72,6 +75,14 @@ func (d Detached) Start() (*os.Process, error) {
 	if c := d.Credential; c != nil {
 		attr.Sys.Credential = c.sys()
 	}
+	if d.Cgroup != "" {
+		group, err := os.OpenFile(d.Cgroup, unix.O_PATH|unix.O_DIRECTORY, 0)
+		if err != nil {
+			return nil, err
+		}
+		defer group.Close()
+		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, int(group.Fd())
+	}
 	// Descriptors that we were started with and know nothing of (a CI job's
 	// pipes) must not live on in a process that outlives us.
 	if err := unix.CloseRange(3, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
@@ -81,7 +92,9 @@ func (d Detached) Start() (*os.Process, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", filepath.Base(d.Argv[0]), err)
 	}
-	leaveCgroups(p.Pid)
+	if d.Cgroup == "" {
+		leaveCgroups(p.Pid)
+	}
 	return p, nil
 }
 
