@@ -26,6 +26,7 @@ var rank = map[string]int{
 	"internal/undo": 0, "internal/keylock": 0,
 	"internal/flight": 0, "internal/apt": 1, "internal/filestore": 1,
 	"internal/atomicfile": 0, "internal/plainfile": 0, "internal/hostcmd": 0, "internal/guest/wire": 0,
+	"internal/cgroup": 0,
 
 	"internal/vm": 1, "internal/vmm": 1, "internal/disk": 1, "internal/network": 1,
 	"internal/image": 1, "internal/kernel": 1, "internal/guest": 1,
@@ -80,7 +81,7 @@ var owners = map[string][]string{
 	"github.com/vishvananda/netlink":     {"internal/agent", "internal/network/linux"},
 	"golang.org/x/crypto":                {"internal/agent", "internal/sshkey"},
 	"golang.org/x/sys": { // what talks to the kernel
-		"internal/agent", "internal/api/client", "internal/cli", "internal/daemon", "internal/daemon/daemontest",
+		"internal/agent", "internal/api/client", "internal/cgroup", "internal/cli", "internal/daemon", "internal/daemon/daemontest",
 		"internal/disk/*", "internal/ext4", "internal/filestore", "internal/guest/boot",
 		"internal/guest/transport", "internal/handle", "internal/hostcmd",
 		"internal/image/recipe", "internal/network/linux", "internal/plainfile", "internal/transfer", "internal/vmm/*", "test/*", "test/lab/*",
