@@ -40,8 +40,11 @@ func (s Spec) Check() error {
 		{"kernel", s.Kernel}, {"initramfs", s.Initrd},
 		{"API socket", s.APISock}, {"agent socket", s.AgentSock},
 	}
-	if s.Metrics != "" {
-		paths = append(paths, struct{ what, path string }{"metrics", s.Metrics})
+	optional := []struct{ what, path string }{{"metrics", s.Metrics}, {"cgroup", s.Cgroup}}
+	for _, p := range optional {
+		if p.path != "" {
+			paths = append(paths, p)
+		}
 	}
 	for _, p := range paths {
 		if err := checkPath(p.path); err != nil {

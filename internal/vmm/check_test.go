@@ -36,6 +36,7 @@ func TestCheck(t *testing.T) {
 		{"no ID", errkind.Internal, func(s *Spec) { s.ID = "" }},
 		{"relative kernel", errkind.Internal, func(s *Spec) { s.Kernel = "vmlinux" }},
 		{"relative metrics", errkind.Internal, func(s *Spec) { s.Metrics = "metrics.json" }},
+		{"relative cgroup", errkind.Internal, func(s *Spec) { s.Cgroup = "banger" }},
 		{"no initramfs", errkind.Internal, func(s *Spec) { s.Initrd = "" }},
 		{"long socket", errkind.Internal, func(s *Spec) { s.APISock = "/" + strings.Repeat("x", MaxSocketPath) }},
 		{"argument of two words", errkind.Internal, func(s *Spec) { s.Cmdline = []string{"a b"} }},

@@ -54,6 +54,12 @@ type Capabilities struct {
 	// VsockPort is where the agent is to listen in the guest; 0: it serves a
 	// virtio-serial port.
 	VsockPort uint32
+	// ExtraMemory is how many bytes a VMM may need beyond the guest's memory, a
+	// 64th of that apart.
+	ExtraMemory int64
+	// ExtraThreads is how many threads a VMM may need beyond one for each virtual
+	// processor.
+	ExtraThreads int
 	// Accelerated: guest code runs on the processor, not in software.
 	Accelerated bool
 }
@@ -76,6 +82,7 @@ type Spec struct {
 	NICs        []NIC
 	VsockCID    uint32
 	UID         uint32 // user and group that the VMM runs as
+	Cgroup      string // absolute; of version 2, in which the VMM starts; empty: in none of its own
 }
 
 // Format is how a disk's content is stored.

@@ -60,6 +60,7 @@ func (d *Driver) launch(ctx context.Context, s vmm.Spec) (*machine, error) {
 		Env:        []string{"LC_ALL=C.UTF-8", "PATH=/usr/bin:/bin"},
 		Output:     f.console.File,
 		LogFile:    f.words.File,
+		Cgroup:     s.Cgroup,
 		Credential: &hostcmd.Credential{UID: s.UID, GID: s.UID, Groups: vmmproc.KVMGroups()},
 	})
 	if err != nil {

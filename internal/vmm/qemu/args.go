@@ -18,6 +18,10 @@ const AgentPort = "banger.agent"
 // (COMMAND_LINE_SIZE, with its NUL).
 const maxCmdline = 2047
 
+// tcgBuffer is how many bytes of translated code are kept: a busy guest fills them,
+// and the default of 1 GiB is the host's memory.
+const tcgBuffer = 128 << 20
+
 // A host is what the command line depends on beside the machine.
 type host struct {
 	accel  Accel
@@ -76,9 +80,7 @@ func (h host) accelArgs(vcpus int) []string {
 	if h.racyTCG && vcpus > 1 {
 		threads = "single"
 	}
-	// The translation cache is 1 GiB by default, which a busy guest fills
-	// with the host's memory.
-	return []string{"-accel", "tcg,tb-size=128,thread=" + threads, "-cpu", "max"}
+	return []string{"-accel", fmt.Sprintf("tcg,tb-size=%d,thread=%s", tcgBuffer>>20, threads), "-cpu", "max"}
 }
 
 // kernelArgs are the driver's own kernel arguments. Later ones win.

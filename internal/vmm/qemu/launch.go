@@ -58,6 +58,7 @@ func (d *Driver) launch(ctx context.Context, s vmm.Spec) (*machine, error) {
 		Env:        []string{"LC_ALL=C.UTF-8", "PATH=/usr/bin:/bin"},
 		LogFile:    words.File,
 		Files:      taps,
+		Cgroup:     s.Cgroup,
 		Credential: &hostcmd.Credential{UID: s.UID, GID: s.UID, Groups: d.accel.groups()},
 	})
 	if err != nil {

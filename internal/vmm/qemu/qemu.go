@@ -33,6 +33,19 @@ const (
 	installHint = "apt-get install -y qemu-system-x86"
 )
 
+const (
+	// extraMemory: QEMU itself takes some 40 MB, and its disks' page cache what is
+	// left, which the kernel takes back as it needs to. Less of that makes disks
+	// slow while the guest uses all its memory.
+	extraMemory = 256 << 20
+	// tcgMemory is for translated code, and as much again for what QEMU remembers
+	// of it.
+	tcgMemory = 2 * tcgBuffer
+	// extraThreads: QEMU's block layer has up to 64 (THREAD_POOL_MAX_THREADS_DEFAULT)
+	// and QEMU, which aborts where it can have no thread, a few more.
+	extraThreads = 128
+)
+
 // Accel is what runs the guest's code.
 type Accel string
 
@@ -76,10 +89,17 @@ func (d *Driver) Name() string { return Name }
 // Capabilities tells what QEMU can do. What concerns the host was looked up
 // once, by [New].
 func (d *Driver) Capabilities() vmm.Capabilities {
-	return vmm.Capabilities{
+	c := vmm.Capabilities{
 		Formats:     []vmm.Format{vmm.QCOW2, vmm.Raw},
 		Accelerated: d.accel == KVM,
+
+		ExtraMemory:  extraMemory,
+		ExtraThreads: extraThreads,
 	}
+	if d.accel == TCG {
+		c.ExtraMemory += tcgMemory
+	}
+	return c
 }
 
 // Check returns nil if QEMU can run machines here, else an error of kind
