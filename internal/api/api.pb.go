@@ -57,6 +57,7 @@ type VM struct {
 	Ephemeral     bool                   `protobuf:"varint,26,opt,name=ephemeral,proto3" json:"ephemeral,omitempty"`
 	Handles       *Handles               `protobuf:"bytes,27,opt,name=handles,proto3" json:"handles,omitempty"`
 	Network       string                 `protobuf:"bytes,28,opt,name=network,proto3" json:"network,omitempty"` // "nat" or "none"
+	Cgroup        string                 `protobuf:"bytes,29,opt,name=cgroup,proto3" json:"cgroup,omitempty"`   // of its VMM, while that runs; empty: this host limits no VMM
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -283,6 +284,13 @@ func (x *VM) GetHandles() *Handles {
 func (x *VM) GetNetwork() string {
 	if x != nil {
 		return x.Network
+	}
+	return ""
+}
+
+func (x *VM) GetCgroup() string {
+	if x != nil {
+		return x.Cgroup
 	}
 	return ""
 }
@@ -4223,7 +4231,7 @@ var File_banger_api_v1_api_proto protoreflect.FileDescriptor
 
 const file_banger_api_v1_api_proto_rawDesc = "" +
 	"\n" +
-	"\x17banger/api/v1/api.proto\x12\rbanger.api.v1\x1a\x1bbanger/agent/v1/agent.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc3\a\n" +
+	"\x17banger/api/v1/api.proto\x12\rbanger.api.v1\x1a\x1bbanger/agent/v1/agent.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdb\a\n" +
 	"\x02VM\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
@@ -4259,7 +4267,8 @@ const file_banger_api_v1_api_proto_rawDesc = "" +
 	"\x06labels\x18\x19 \x03(\v2\x1d.banger.api.v1.VM.LabelsEntryR\x06labels\x12\x1c\n" +
 	"\tephemeral\x18\x1a \x01(\bR\tephemeral\x120\n" +
 	"\ahandles\x18\x1b \x01(\v2\x16.banger.api.v1.HandlesR\ahandles\x12\x18\n" +
-	"\anetwork\x18\x1c \x01(\tR\anetwork\x1a9\n" +
+	"\anetwork\x18\x1c \x01(\tR\anetwork\x12\x16\n" +
+	"\x06cgroup\x18\x1d \x01(\tR\x06cgroup\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x89\x02\n" +

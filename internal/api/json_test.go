@@ -65,7 +65,8 @@ func TestMarshalVM(t *testing.T) {
     "dm_name": null,
     "dm_dev": null
   },
-  "network": ""
+  "network": "",
+  "cgroup": ""
 }
 `
 	if d := cmp.Diff(want, string(got)); d != "" {

@@ -85,6 +85,7 @@ func serve(root string) error {
 		Kernels: &daemontest.Kernels{Dir: dir},
 		Host:    daemontest.Host{CPU: 4, Memory: 8 << 30, Total: 100 << 30, Spare: 50 << 30},
 		Net:     networktest.NewHost(),
+		Limits:  &daemontest.Limits{Dir: filepath.Join(dir, "cgroup")},
 		Dir:     dir,
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)

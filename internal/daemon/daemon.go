@@ -58,6 +58,7 @@ type Mechanisms struct {
 	Finder        vmm.Finder
 	Work          disk.Work
 	Network       network.Network
+	Limits        Limits
 	Names         NameServer
 	Images        image.Library
 	Kernels       kernel.Library
@@ -65,6 +66,16 @@ type Mechanisms struct {
 	Dialer        guest.Dialer
 	Host          lifecycle.Host
 }
+
+// Limits are what VMMs' memory and processes are bounded by.
+type Limits interface {
+	lifecycle.Limits
+	// Err is why machines run without; nil: they have limits.
+	Err() error
+}
+
+// noLimits is what is the matter where Limits has an error.
+const noLimits = "machines run without limits on memory and processes: "
 
 // Options is how to run a daemon. All but SudoUID are required.
 type Options struct {
@@ -138,7 +149,7 @@ func Open(ctx context.Context, o Options) (_ *Daemon, err error) {
 		Records: d.store,
 		Handles: handle.NewCache(func(id vm.ID) string { return o.Paths.VM(string(id)).Handles() }),
 		Finder:  mech.Finder, Drivers: mech.Drivers, Default: mech.DefaultDriver,
-		Work: mech.Work, Network: mech.Network, DNS: mech.Names, Images: mech.Images, Kernels: mech.Kernels,
+		Work: mech.Work, Network: mech.Network, Limits: mech.Limits, DNS: mech.Names, Images: mech.Images, Kernels: mech.Kernels,
 		Boot: mech.Boot, Dialer: mech.Dialer, Host: mech.Host,
 		Paths: o.Paths, Config: o.Config, Log: o.Log,
 		KnownHosts: sshkey.NewKnownHosts(o.Paths.KnownHosts()), AuthorizedKeys: sshKeys,
@@ -183,6 +194,9 @@ const warnTime = time.Second
 // warnings tells what is not as it should be, though machines can run.
 func warnings(ctx context.Context, mech Mechanisms) []string {
 	list := mech.Names.Warnings()
+	if err := mech.Limits.Err(); err != nil {
+		list = append(list, noLimits+err.Error())
+	}
 	ctx, cancel := context.WithTimeoutCause(ctx, warnTime, fmt.Errorf("that takes longer than %s", warnTime))
 	defer cancel()
 	obstacles, err := mech.Network.Obstacles(ctx)

@@ -12,6 +12,7 @@ import (
 
 	"banger/internal/api"
 	"banger/internal/api/client"
+	"banger/internal/cgroup"
 	"banger/internal/config"
 	"banger/internal/doctor"
 	"banger/internal/hostcmd"
@@ -63,6 +64,7 @@ func Doctor(ctx context.Context, o DoctorOptions) *api.Doctor {
 	_, statErr := os.Stat(o.Paths.Config)
 	d.HasConfig = statErr == nil
 	_, d.AgentErr = agentBinary()
+	d.LimitsErr = cgroup.Check()
 	m := Mechanisms{Drivers: drivers(o.Paths)}
 	if d.DriverErr = chooseDriver(&m, conf.Driver); d.DriverErr == nil {
 		d.Driver = m.Drivers[m.DefaultDriver]

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"banger/internal/cgroup"
 	"banger/internal/config"
 	"banger/internal/disk/dmsnap"
 	"banger/internal/disk/qcow2"
@@ -51,6 +52,7 @@ func Real(p config.Paths, c config.Config, log *slog.Logger) (Mechanisms, error)
 		Finder:  &handle.Finder{},
 		Work:    workdisk.New(ext4.MakeEmpty, ext4.Grow),
 		Network: linux.New(linux.Options{Tag: p.Tag, Root: p.State, Log: log}),
+		Limits:  cgroup.New(cgroup.Options{Tag: p.Tag}),
 		Names:   &names{log: log},
 		Images:  images,
 		Kernels: kernels,

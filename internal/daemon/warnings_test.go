@@ -32,12 +32,21 @@ type in struct {
 
 func (n in) Obstacles(context.Context) ([]network.Obstacle, error) { return n.way, nil }
 
+// limits are there, or why not.
+type limits struct {
+	Limits
+	err error
+}
+
+func (l limits) Err() error { return l.err }
+
 func TestWarnings(t *testing.T) {
-	got := warnings(t.Context(), Mechanisms{Names: quiet{}, Network: in{way: []network.Obstacle{
+	got := warnings(t.Context(), Mechanisms{Names: quiet{}, Limits: limits{err: errors.New("no cgroups")}, Network: in{way: []network.Obstacle{
 		{What: "chain x", Hint: "nft it"}, {What: "table y", Err: errors.New("it is odd"), Hint: "nft list it"},
 	}}})
 	want := []string{
-		"no port 53", "chain x keeps machines from the network; let them through with: nft it",
+		"no port 53", "machines run without limits on memory and processes: no cgroups",
+		"chain x keeps machines from the network; let them through with: nft it",
 		"table y may keep machines from the network: it is odd; look at it with: nft list it",
 	}
 	if !slices.Equal(got, want) {
@@ -49,7 +58,7 @@ func TestWarnings(t *testing.T) {
 func TestWarningsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
-		got := warnings(t.Context(), Mechanisms{Names: quiet{}, Network: busy{}})
+		got := warnings(t.Context(), Mechanisms{Names: quiet{}, Limits: limits{}, Network: busy{}})
 		want := []string{"no port 53", "firewalls were not looked at: that takes longer than 1s"}
 		if took := time.Since(start); took != time.Second || !slices.Equal(got, want) {
 			t.Errorf("warnings = %q after %s, want %q after 1s", got, took, want)

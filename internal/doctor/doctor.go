@@ -48,6 +48,7 @@ type Deps struct {
 	HasConfig bool         // there is a configuration file
 	ConfigErr error        // of loading the configuration: then the defaults are looked at
 	AgentErr  error        // of finding the agent's program
+	LimitsErr error        // why VMMs run without limits; nil: they have them
 	Host      Host
 
 	Driver    Driver // nil: see DriverErr

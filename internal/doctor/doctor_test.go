@@ -105,6 +105,7 @@ func TestHealthy(t *testing.T) {
 ok agent: banger-agent is installed
 ok driver: QEMU 9.9.9
 ok kvm: kvm_amd: guests run on the processor
+ok limits: each machine's memory and processes are bounded by a cgroup
 ok tun: /dev/net/tun opens
 ok nftables: the kernel takes our rules
 ok firewall: none is in the way
@@ -161,15 +162,18 @@ func TestFindings(t *testing.T) {
 			"warn qemu: machines run without it, and start slower: no snapshots\n    hint: modprobe dm_snapshot\n", false},
 		{"a better driver that could not help", func(d *doctor.Deps) {
 			d.Host.KVM, d.Better = doctor.KVM{Err: fs.ErrNotExist}, driver{hinted("", "no KVM")}
-		}, "warn kvm: there is no /dev/kvm, and the processor shows no virtualisation (it may be off in the firmware, or on the host above): guests run in software, 10 to 20 times slower\nok tun", false},
+		}, "warn kvm: there is no /dev/kvm, and the processor shows no virtualisation (it may be off in the firmware, or on the host above): guests run in software, 10 to 20 times slower\nok limits", false},
 		{"a KVM that is not real", func(d *doctor.Deps) { d.Host.KVM = doctor.KVM{} },
-			"warn kvm: /dev/kvm is there, but is not the processor's virtualisation (neither kvm_intel nor kvm_amd is loaded): guests run in software, 10 to 20 times slower\nok tun", false},
+			"warn kvm: /dev/kvm is there, but is not the processor's virtualisation (neither kvm_intel nor kvm_amd is loaded): guests run in software, 10 to 20 times slower\nok limits", false},
 		{"no KVM, but there could be", func(d *doctor.Deps) { d.Host.KVM = doctor.KVM{Err: fs.ErrNotExist, CPU: "kvm_intel"} },
 			"warn kvm: there is no /dev/kvm, but the processor could: guests run in software, 10 to 20 times slower\n    hint: modprobe kvm_intel\n", false},
 		{"no KVM at all", func(d *doctor.Deps) { d.Host.KVM = doctor.KVM{Err: fs.ErrNotExist} },
 			"machines can run here, in software, 10 to 20 times slower than with KVM\n", false},
 		{"KVM does not open", func(d *doctor.Deps) { d.Host.KVM.Err = syscall.EBUSY },
 			"warn kvm: device or resource busy: guests run in software, 10 to 20 times slower\n", false},
+
+		{"no limits", func(d *doctor.Deps) { d.LimitsErr = errors.New("no cgroup2") },
+			"warn limits: machines run without limits on memory and processes: no cgroup2\nok tun", false},
 
 		{"no tun", func(d *doctor.Deps) { d.Host.Tun.Err = fs.ErrNotExist },
 			"fail tun: there is no /dev/net/tun\n    hint: modprobe tun\n    hint: mkdir -p /dev/net && rm -f /dev/net/tun && mknod -m 666 /dev/net/tun c 10 200\nwarn nftables: not looked at", true},
@@ -344,6 +348,7 @@ func TestWithoutRoot(t *testing.T) {
 ok agent: banger-agent is installed
 ok driver: QEMU 9.9.9
 ok kvm: kvm_amd: guests run on the processor
+ok limits: each machine's memory and processes are bounded by a cgroup
 ok tun: /dev/net/tun is there (the daemon may use it, you may not)
 warn nftables: what rules the kernel takes cannot be seen without root
     hint: sudo banger doctor

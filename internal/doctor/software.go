@@ -37,6 +37,7 @@ func (e *examination) software(ctx context.Context) {
 	e.driver(ctx)
 	e.kvm()
 	e.better(ctx)
+	e.limits()
 }
 
 func (e *examination) packages() {
@@ -91,6 +92,15 @@ func (e *examination) better(ctx context.Context) {
 	if err := e.Better.Check(ctx); err != nil {
 		e.warn(e.Better.Name(), errkind.Hints(err), "machines run without it, and start slower: %v", err)
 	}
+}
+
+// limits tells whether a VMM that takes too much hurts itself alone.
+func (e *examination) limits() {
+	if e.LimitsErr != nil {
+		e.warn("limits", errkind.Hints(e.LimitsErr), "machines run without limits on memory and processes: %v", e.LimitsErr)
+		return
+	}
+	e.ok("limits", "each machine's memory and processes are bounded by a cgroup")
 }
 
 // kvm tells what runs guests' code. It goes by the device and the modules, as

@@ -167,7 +167,7 @@ func (m *Manager) endpoint(ctx context.Context, l *live) (guest.Endpoint, error)
 // bootError tells why a machine ended before its agent answered.
 func (m *Manager) bootError(l *live, console int64) error {
 	tail := quoteConsole(m.consoleTail(l.v, console, consoleLines))
-	return hintLogs(fmt.Errorf("%s before it was ready%s", l.exit().Reason(), tail), l.v)
+	return hintLogs(fmt.Errorf("%s before it was ready%s", m.whyEnded(l), tail), l.v)
 }
 
 // silentError tells that a machine runs but its agent did not answer.

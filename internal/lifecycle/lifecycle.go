@@ -76,6 +76,7 @@ type Deps struct {
 	Default string            // name of the driver for a machine that names none; empty: none works here
 	Work    disk.Work
 	Network network.Network
+	Limits  Limits
 	DNS     DNS
 	Images  image.Library
 	Kernels kernel.Library

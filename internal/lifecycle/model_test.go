@@ -173,10 +173,10 @@ func (w *walk) check(t *rapid.T) {
 		}
 		want := 0
 		if m.up {
-			want = 5
+			want = 6
 		}
 		if m.up && m.network == network.NAT {
-			want, taps = 6, taps+1
+			want, taps = 7, taps+1
 		}
 		if left := w.running(m.v); len(left) != want {
 			t.Fatalf("%s is %s, and there is %v", got.Name, got.State, left)

@@ -5,10 +5,11 @@ import "banger/internal/vm"
 // A fact is a record and what was found of it on the host.
 type fact struct {
 	v       vm.VM
-	running bool // its VMM process was found
-	reboot  bool // its handles are from an earlier boot of the host
-	left    bool // there is something that only a running machine has
-	foreign bool // its driver is not part of this build: nothing can be told
+	running bool   // its VMM process was found
+	reboot  bool   // its handles are from an earlier boot of the host
+	memory  string // how its VMM was killed for want of memory; empty: it was not
+	left    bool   // there is something that only a running machine has
+	foreign bool   // its driver is not part of this build: nothing can be told
 }
 
 // An action is what recovery does with one machine.
@@ -43,8 +44,11 @@ func plan(facts []fact) []move {
 
 func decide(f fact) (action, string) {
 	lost := "the VMM was gone when the daemon started"
-	if f.reboot {
+	switch {
+	case f.reboot:
 		lost = "the host was restarted"
+	case f.memory != "":
+		lost = f.memory
 	}
 	switch {
 	case f.foreign:

@@ -60,6 +60,13 @@ func TestPlanLeavesAForeignDriverAlone(t *testing.T) {
 	}
 }
 
+func TestPlanTellsOfWantOfMemory(t *testing.T) {
+	got := plan([]fact{{v: vm.VM{State: vm.Running}, memory: "too much"}})
+	if got[0].do != takeDown || got[0].why != "too much" {
+		t.Errorf("%s, why = %q", got[0].do, got[0].why)
+	}
+}
+
 func TestPlanTellsOfAReboot(t *testing.T) {
 	got := plan([]fact{{v: vm.VM{State: vm.Running}, reboot: true}})
 	if got[0].why != "the host was restarted" {

@@ -70,6 +70,7 @@ func (m *Manager) lookAtAll(ctx context.Context) ([]fact, error) {
 		facts = append(facts, f)
 	}
 	m.warnOfStrays(records)
+	m.pruneLimits(records)
 	if err := m.writeKnownHosts(records); err != nil {
 		// The disk may be full, and who is to make room needs a daemon.
 		m.log.Warn("tell SSH clients of machines", "err", err)
@@ -114,7 +115,7 @@ func (m *Manager) lookAt(ctx context.Context, v vm.VM) (fact, error) {
 		f.foreign = true
 		return f, nil
 	}
-	f.left = exists(m.paths(v).Run) || exists(m.paths(v).Handles())
+	f.left = exists(m.paths(v).Run) || exists(m.paths(v).Handles()) || exists(m.d.Limits.Path(string(v.ID)))
 	p, err := m.find(ctx, v)
 	switch {
 	case err == nil:
@@ -122,6 +123,8 @@ func (m *Manager) lookAt(ctx context.Context, v vm.VM) (fact, error) {
 		f.running = true
 	case !errors.Is(err, vmm.ErrNoProcess):
 		return f, err
+	default:
+		f.memory = m.outOfMemory(v.ID)
 	}
 	return f, nil
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"banger/internal/disk"
+	"banger/internal/failpoint"
 	"banger/internal/guest/wire"
 	"banger/internal/handle"
 	"banger/internal/image"
@@ -139,8 +140,16 @@ func (m *Manager) launch(v vm.VM, b *boot) func(context.Context) error {
 		}
 		b.progress("boot "+v.Name, "", 0, 0)
 		b.console = m.consoleSize(v)
-		mach, err := d.Launch(ctx, m.vmmSpec(v, b))
+		s := m.vmmSpec(v, b)
+		s.Cgroup = m.bound(v, d.Capabilities())
+		if err := failpoint.Hit("start/vmm/bound"); err != nil {
+			return err
+		}
+		mach, err := d.Launch(ctx, s)
 		if err != nil {
+			if why := m.outOfMemory(v.ID); why != "" {
+				return fmt.Errorf("%s: %w", why, err)
+			}
 			return err
 		}
 		noted, err := m.adopt(ctx, v, d, mach)
@@ -187,7 +196,7 @@ func (m *Manager) kill(v vm.VM) func(context.Context) error {
 		if err := m.killAll(ctx, v); err != nil {
 			return err
 		}
-		return errors.Join(d.CleanUp(ctx, m.ref(v)), os.RemoveAll(m.paths(v).Run))
+		return errors.Join(m.d.Limits.Remove(ctx, string(v.ID)), d.CleanUp(ctx, m.ref(v)), os.RemoveAll(m.paths(v).Run))
 	}
 }
 

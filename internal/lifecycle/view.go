@@ -17,12 +17,13 @@ type Details struct {
 	Paths         config.VMPaths
 	SystemOverlay string
 	WorkDisk      string
+	Cgroup        string        // where the VMM's limits are; empty: the host has none
 	Handle        handle.Handle // zero while the machine does not run
 }
 
 // Details derives where a machine's things are.
 func (m *Manager) Details(v vm.VM) Details {
-	d := Details{Paths: m.paths(v), WorkDisk: m.d.Work.Path(m.workLayer(v))}
+	d := Details{Paths: m.paths(v), WorkDisk: m.d.Work.Path(m.workLayer(v)), Cgroup: m.d.Limits.Path(string(v.ID))}
 	if drv, err := m.driver(v.Spec.Driver); err == nil {
 		d.SystemOverlay = drv.Layers.Path(m.rootLayer(v, image.Image{}))
 	}

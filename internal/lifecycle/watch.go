@@ -135,7 +135,7 @@ func (m *Manager) forget(id vm.ID) {
 // ended takes down what is left of a machine whose VMM ended by itself, and
 // records why it did.
 func (m *Manager) ended(l *live) {
-	exit := l.exit()
+	reason := m.whyEnded(l)
 	unlock, err := m.locks.Lock(m.ctx, l.v.ID)
 	if err != nil {
 		return // the daemon ends; the next one finds it
@@ -144,7 +144,6 @@ func (m *Manager) ended(l *live) {
 	if m.liveOf(l.v.ID) != l {
 		return // taken down by us while we waited for the lock
 	}
-	reason := exit.Reason()
 	v, err := m.recordEnd(l.v.ID, reason)
 	if err != nil {
 		return // the daemon ends, or the machine is no more

@@ -25,7 +25,7 @@ func (s *Server) toAPI(v vm.VM) *api.VM {
 		GuestIp: v.GuestIP, VsockCid: v.VsockCID,
 		ApiSockPath: d.Paths.APISock(), VsockPath: d.Paths.AgentSock(), LogPath: d.Paths.ConsoleLog(),
 		MetricsPath: d.Paths.Metrics(), DnsName: config.DNSName(v.Name), VmDir: d.Paths.Dir,
-		SystemOverlay: d.SystemOverlay, WorkDiskPath: d.WorkDisk, LastError: v.LastError,
+		SystemOverlay: d.SystemOverlay, WorkDiskPath: d.WorkDisk, Cgroup: d.Cgroup, LastError: v.LastError,
 		CreatedAt: timestamp(v.CreatedAt), StartedAt: timestamp(v.StartedAt),
 		Labels: v.Spec.Labels, Ephemeral: v.Ephemeral, Network: v.Spec.Network, Mac: macOf(v),
 		Handles: &api.Handles{

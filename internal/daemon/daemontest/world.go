@@ -23,6 +23,7 @@ type World struct {
 	Kernels *Kernels
 	Host    Host
 	Net     *networktest.Host
+	Limits  *Limits
 	Dir     string      // of what stands for images and kernels
 	Silent  atomic.Bool // guests' agents do not answer
 
@@ -41,10 +42,12 @@ func NewWorld(t testing.TB) *World {
 		Kernels: &Kernels{Dir: dir},
 		Host:    Host{CPU: 4, Memory: 8 << 30, Total: 100 << 30, Spare: 50 << 30},
 		Net:     networktest.NewHost(),
+		Limits:  &Limits{Dir: filepath.Join(dir, "cgroup")},
 		Dir:     dir,
 	}
 	w.VMM.SetFail(w.ask)
 	w.Net.SetFail(w.ask)
+	w.Limits.Fail = w.ask
 	return w
 }
 
@@ -77,6 +80,7 @@ func (w *World) Mechanisms(p config.Paths, _ config.Config, _ *slog.Logger) (dae
 		Finder:        w.VMM.Finder(),
 		Work:          disktest.Work{Fail: w.ask},
 		Network:       w.Net.Network(p.Tag),
+		Limits:        w.Limits,
 		Names:         DNS{},
 		Images:        w.Images,
 		Kernels:       w.Kernels,
