@@ -81,7 +81,7 @@ func (b *bed) handles(i int) {
 	if alive(pid) {
 		b.t.Errorf("round %d: the VMM lives on", i)
 	}
-	if left := slices.Concat(b.vmDirs(), b.networkInventory(), b.blockInventory()); len(left) > 0 {
+	if left := slices.Concat(b.vmDirs(), b.networkInventory(), b.blockInventory(), b.cgroupInventory()); len(left) > 0 {
 		b.t.Errorf("round %d: left %v", i, left)
 	}
 }
@@ -124,7 +124,7 @@ func TestAllKilled(t *testing.T) {
 		if s := b.show("web"); s["state"] != "stopped" {
 			t.Errorf("it is %v, %v", s["state"], s["state_reason"])
 		}
-		if left := append(b.networkInventory(), b.blockInventory()...); len(left) > 0 {
+		if left := slices.Concat(b.networkInventory(), b.blockInventory(), b.cgroupInventory()); len(left) > 0 {
 			t.Errorf("left (handles lost: %t): %v", lost, left)
 		}
 		b.must("vm", "start", "web")

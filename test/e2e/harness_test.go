@@ -201,7 +201,7 @@ func (b *bed) networkInventory() []string {
 }
 
 // inventory lists what there is on the host of this bed's machines and daemon:
-// processes, mounts, links, tables, sockets and machines' directories.
+// processes, mounts, links, tables, cgroups, sockets and machines' directories.
 func (b *bed) inventory() []string {
 	var found []string
 	for _, pid := range b.processes() {
@@ -219,6 +219,7 @@ func (b *bed) inventory() []string {
 	}
 	found = append(found, b.networkInventory()...)
 	found = append(found, b.blockInventory()...)
+	found = append(found, b.cgroupInventory()...)
 	for _, dir := range []string{b.paths.Run, b.paths.VMs()} {
 		_ = filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
 			if err == nil && path != b.paths.VMs() {
