@@ -18,6 +18,9 @@ type Endpoint struct {
 	CID   uint32
 	Port  uint32
 	Token string // secret that greets the agent
+	// Still, if not nil, is asked once a stream is open, before the token is
+	// told to who is at its end: an error says that it may be somebody else.
+	Still func(context.Context) error
 }
 
 // A Dialer connects to agents.

@@ -29,6 +29,8 @@ type Handle struct {
 	Driver        string `json:"driver,omitempty"`         // that started the VMM
 	DriverVersion string `json:"driver_version,omitempty"` // of the VMM itself
 
+	VsockCID uint32 `json:"vsock_cid,omitempty"` // of the guest on the host's vsock; 0: none there, or not known
+
 	TapDevice string `json:"tap_device,omitempty"` // name of the link
 	BaseLoop  string `json:"base_loop,omitempty"`  // "/dev/loop3"
 	CowLoop   string `json:"cow_loop,omitempty"`

@@ -161,7 +161,16 @@ func (m *Manager) endpoint(ctx context.Context, l *live) (guest.Endpoint, error)
 		m.background(func() { m.attend(l, mach) })
 	}
 	e := mach.Agent()
-	return guest.Endpoint{Kind: string(e.Kind), Path: e.Path, CID: e.CID, Port: e.Port, Token: l.v.Token}, nil
+	g := guest.Endpoint{Kind: string(e.Kind), Path: e.Path, CID: e.CID, Port: e.Port, Token: l.v.Token}
+	if e.Kind == vmm.Vsock {
+		// The address is the machine's as long as its VMM lives; then anybody
+		// on the host may take it. One that answers now lived when we connected.
+		g.Still = func(ctx context.Context) error {
+			_, err := mach.Status(ctx)
+			return err
+		}
+	}
+	return g, nil
 }
 
 // bootError tells why a machine ended before its agent answered.

@@ -182,6 +182,9 @@ func (m *Manager) adopt(ctx context.Context, v vm.VM, d Driver, mach vmm.Machine
 		h.PID, h.StartTime = pid, started
 		h.Driver, h.DriverVersion = d.Name(), version
 		h.TapDevice = m.tapOf(v)
+		if mach != nil {
+			h.VsockCID = mach.Agent().CID
+		}
 	}), nil
 }
 

@@ -16,7 +16,7 @@ import (
 const idTries = 8
 
 // Create records a new machine and returns the record, with ID (a new one if
-// v's is not valid or taken), UID and VsockCID (the lowest that are free),
+// v's is not valid or taken), UID and VsockCID (free ones of the range of user ids),
 // GuestIP (if v with a network has none: from the subnet, which must be set),
 // State (created, if v has none) and CreatedAt filled in. A name that is taken
 // is [errkind.Conflict]; a range of user ids or a subnet that is used up is
@@ -32,7 +32,7 @@ func (s *Store) Create(ctx context.Context, v vm.VM) (vm.VM, error) {
 		if v.UID, err = freeUID(ctx, tx, s.opts.UIDs); err != nil {
 			return err
 		}
-		if v.VsockCID, err = freeCID(ctx, tx); err != nil {
+		if v.VsockCID, err = freeCID(ctx, tx, s.opts.UIDs); err != nil {
 			return err
 		}
 		if v.GuestIP == "" && v.Spec.Network == network.NAT {

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math"
 	"strings"
 	"time"
 
@@ -106,10 +105,11 @@ func freeUID(ctx context.Context, tx tx, r vm.UIDRange) (uint32, error) {
 	return uid, err
 }
 
-// freeCID returns a vsock address that no machine has; those up to 2 have a
-// meaning of their own, as has the highest (vsock(7)).
-func freeCID(ctx context.Context, tx tx) (uint32, error) {
-	return freeNumber(ctx, tx, "vsock_cid", 3, math.MaxUint32-3)
+// freeCID returns a vsock address that no machine has, from the numbers that
+// are user ids too: addresses are the host's, and so two daemons' do not meet.
+// Where a user id is free, so is an address.
+func freeCID(ctx context.Context, tx tx, r vm.UIDRange) (uint32, error) {
+	return freeNumber(ctx, tx, "vsock_cid", int64(r.Base), int64(r.Count))
 }
 
 // freeNumber returns one of count numbers from first on that no machine has in

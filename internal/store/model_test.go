@@ -2,7 +2,6 @@ package store
 
 import (
 	"cmp"
-	"math"
 	"net/netip"
 	"slices"
 	"strings"
@@ -119,7 +118,7 @@ func (d *model) create(t *rapid.T) {
 	}
 	v.ID, v.CreatedAt = got.ID, d.now
 	v.UID = d.free(5000, 5006, func(v vm.VM) uint32 { return v.UID })
-	v.VsockCID = d.free(3, math.MaxUint32, func(v vm.VM) uint32 { return v.VsockCID })
+	v.VsockCID = d.free(5000, 5006, func(v vm.VM) uint32 { return v.VsockCID })
 	v.GuestIP = got.GuestIP // check says whether that can be
 	d.m[v.ID] = v
 }

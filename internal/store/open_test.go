@@ -68,7 +68,7 @@ func TestOpenAgain(t *testing.T) {
 	if fi, err := os.Stat(s.path); err != nil || fi.Mode() != 0o600 {
 		t.Errorf("mode %v, %v", fi.Mode(), err)
 	}
-	if got := mustCreateWith(t, s, vm.UIDRange{Base: 1, Count: 9}); got.CreatedAt.IsZero() || got.CreatedAt.Location().String() != "UTC" {
+	if got := mustCreateWith(t, s, vm.UIDRange{Base: 6000, Count: 9}); got.CreatedAt.IsZero() || got.CreatedAt.Location().String() != "UTC" {
 		t.Errorf("created at %v", got.CreatedAt)
 	}
 }

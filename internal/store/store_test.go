@@ -79,7 +79,7 @@ func TestCreate(t *testing.T) {
 	if !got.ID.Valid() {
 		t.Errorf("id %q", got.ID)
 	}
-	want.ID, want.UID, want.VsockCID, want.CreatedAt = got.ID, 5000, 3, t0
+	want.ID, want.UID, want.VsockCID, want.CreatedAt = got.ID, 5000, 5000, t0
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("Create (-want +got):\n%s", d)
 	}
@@ -103,7 +103,7 @@ func TestCreateFreeNumbers(t *testing.T) {
 	var vs []vm.VM
 	for i := range 3 {
 		v := mustCreate(t, s, machine(fmt.Sprint("m", i)))
-		if v.UID != 7000+uint32(i) || v.VsockCID != 3+uint32(i) {
+		if v.UID != 7000+uint32(i) || v.VsockCID != v.UID {
 			t.Errorf("machine %d has uid %d, cid %d", i, v.UID, v.VsockCID)
 		}
 		vs = append(vs, v)
@@ -113,7 +113,7 @@ func TestCreateFreeNumbers(t *testing.T) {
 	if err := s.Delete(t.Context(), vs[1].ID); err != nil {
 		t.Fatal(err)
 	}
-	if v := mustCreate(t, s, machine("more")); v.UID != 7001 || v.VsockCID != 6 {
+	if v := mustCreate(t, s, machine("more")); v.UID != 7001 || v.VsockCID != 7001 {
 		t.Errorf("it has uid %d, cid %d", v.UID, v.VsockCID)
 	}
 

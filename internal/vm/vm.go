@@ -18,7 +18,7 @@ type VM struct {
 	LastError   string // of the last operation that failed; empty after one that did not
 	GuestIP     string // empty without a network
 	UID         uint32 // user and group that its VMM runs as; unique
-	VsockCID    uint32 // unique, 3 or more (vsock(7))
+	VsockCID    uint32 // what it is to have if that is free on the host; unique, 3 or more (vsock(7))
 	Token       string // secret that greets its agent, 32 hexadecimal digits
 	CreatedAt   time.Time
 	StartedAt   time.Time // of the last start; zero if never started

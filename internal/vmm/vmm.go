@@ -80,7 +80,7 @@ type Spec struct {
 	MemoryBytes int64
 	Disks       []Disk
 	NICs        []NIC
-	VsockCID    uint32
+	VsockCID    uint32 // where addresses are the host's, it gets another if this one is taken
 	UID         uint32 // user and group that the VMM runs as
 	Cgroup      string // absolute; of version 2, in which the VMM starts; empty: in none of its own
 }
@@ -123,7 +123,8 @@ type Machine interface {
 	// PID is the VMM's process, 0 if the driver has no process.
 	PID() int
 
-	// Agent tells how to reach the agent in the guest.
+	// Agent tells how to reach the agent in the guest. It is the same for the
+	// machine's whole life, whoever launched it.
 	Agent() Endpoint
 
 	// Status asks the VMM.

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -22,7 +23,7 @@ func (s *Server) toAPI(v vm.VM) *api.VM {
 		Id: string(v.ID), Name: v.Name, State: string(v.State), StateReason: v.StateReason,
 		Image: v.Spec.Image, Kernel: v.Spec.Kernel, Driver: v.Spec.Driver,
 		VcpuCount: int32(v.Spec.VCPUs), MemoryBytes: v.Spec.MemoryBytes, DiskBytes: v.Spec.DiskBytes,
-		GuestIp: v.GuestIP, VsockCid: v.VsockCID,
+		GuestIp: v.GuestIP, VsockCid: cmp.Or(h.VsockCID, v.VsockCID),
 		ApiSockPath: d.Paths.APISock(), VsockPath: d.Paths.AgentSock(), LogPath: d.Paths.ConsoleLog(),
 		MetricsPath: d.Paths.Metrics(), DnsName: config.DNSName(v.Name), VmDir: d.Paths.Dir,
 		SystemOverlay: d.SystemOverlay, WorkDiskPath: d.WorkDisk, Cgroup: d.Cgroup, LastError: v.LastError,

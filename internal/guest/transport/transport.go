@@ -51,7 +51,7 @@ func (Dialer) Dial(ctx context.Context, e guest.Endpoint) (guest.Agent, error) {
 	}
 	wait := firstRetry
 	for {
-		a, err := attempt(ctx, open, e.Token)
+		a, err := attempt(ctx, open, e)
 		if err == nil {
 			return a, nil
 		}
@@ -91,12 +91,17 @@ func opener(e guest.Endpoint) (opening, error) {
 }
 
 // attempt opens a stream, greets, and has the agent answer.
-func attempt(ctx context.Context, open opening, token string) (guest.Agent, error) {
+func attempt(ctx context.Context, open opening, e guest.Endpoint) (guest.Agent, error) {
 	raw, err := open(ctx)
 	if err != nil {
 		return nil, err
 	}
-	c, err := greet(ctx, raw, token)
+	if e.Still != nil {
+		if err := e.Still(ctx); err != nil {
+			return nil, errors.Join(err, raw.Close())
+		}
+	}
+	c, err := greet(ctx, raw, e.Token)
 	if err != nil {
 		return nil, errors.Join(err, raw.Close())
 	}

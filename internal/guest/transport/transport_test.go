@@ -349,6 +349,25 @@ func TestDialVsockUnix(t *testing.T) {
 	}
 }
 
+// The token is told to nobody of whom it is not known that he is the machine.
+func TestDialSomebodyElse(t *testing.T) {
+	heard := make(chan string, 100)
+	path := listen(t, func(c net.Conn) {
+		line, _ := readLine(c) // nothing, and the end
+		heard <- line
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	gone := errors.New("the VMM has gone")
+	e := guest.Endpoint{Kind: "serial", Path: path, Token: token, Still: func(context.Context) error { return gone }}
+	if _, err := (transport.Dialer{}).Dial(ctx, e); !errors.Is(err, gone) {
+		t.Errorf("Dial = %v, want %v", err, gone)
+	}
+	if got := <-heard; got != "" {
+		t.Errorf("it was told %q", got)
+	}
+}
+
 // Without vhost-vsock there is nobody to reach; the error comes with ctx.
 func TestDialVsock(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)

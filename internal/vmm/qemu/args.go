@@ -3,6 +3,7 @@ package qemu
 import (
 	"encoding/json"
 	"fmt"
+	"path"
 	"strconv"
 	"strings"
 
@@ -28,6 +29,7 @@ type host struct {
 	tscKHz uint32 // rate of the time stamp counter in kHz; 0: not known
 	// racyTCG: this QEMU's translator must not run on two threads at once.
 	racyTCG bool
+	cid     uint32 // the guest's on vsock, whose device is open behind the taps; 0: a serial port instead
 }
 
 // commandLine returns the argument list, without the program, of the QEMU
@@ -52,10 +54,8 @@ func commandLine(s vmm.Spec, h host) ([]string, error) {
 		"-chardev", "file,id=console,append=on,path=" + escape(s.ConsoleLog),
 		"-serial", "chardev:console",
 		"-device", "virtio-rng-device",
-		"-device", "virtio-serial-device",
-		"-chardev", "socket,id=agent,server=on,wait=off,path=" + escape(s.AgentSock),
-		"-device", "virtserialport,chardev=agent,name=" + AgentPort,
 	}
+	args = append(args, h.agentArgs(s)...)
 	args = append(args, h.accelArgs(s.VCPUs)...)
 	for i, d := range s.Disks {
 		a, err := diskArgs(fmt.Sprintf("disk%d", i), d)
@@ -70,6 +70,19 @@ func commandLine(s vmm.Spec, h host) ([]string, error) {
 			"-device", fmt.Sprintf("virtio-net-device,netdev=net%d,mac=%s", i, n.MAC))
 	}
 	return args, nil
+}
+
+// agentArgs are the way to the agent.
+func (h host) agentArgs(s vmm.Spec) []string {
+	if h.cid != 0 {
+		fd := firstTapFD + len(s.NICs)
+		return []string{"-device", fmt.Sprintf("vhost-vsock-device,id=%s,guest-cid=%d,vhostfd=%d", path.Base(vsockPath), h.cid, fd)}
+	}
+	return []string{
+		"-device", "virtio-serial-device",
+		"-chardev", "socket,id=agent,server=on,wait=off,path=" + escape(s.AgentSock),
+		"-device", "virtserialport,chardev=agent,name=" + AgentPort,
+	}
 }
 
 func (h host) accelArgs(vcpus int) []string {

@@ -91,6 +91,17 @@ func TestCommandLineOfHosts(t *testing.T) {
 	}
 }
 
+// With a vsock there is no serial port; its device is open behind the taps.
+func TestCommandLineOfVsock(t *testing.T) {
+	args, err := commandLine(testSpec(), host{accel: KVM, cid: 7000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Contains(args, "vhost-vsock-device,id=vsock,guest-cid=7000,vhostfd=4") || strings.Contains(strings.Join(args, " "), "serial-device") {
+		t.Errorf("commandLine = %q", args)
+	}
+}
+
 func TestCommandLineTooLong(t *testing.T) {
 	s := testSpec()
 	s.Cmdline = []string{strings.Repeat("x", maxCmdline)}

@@ -31,11 +31,16 @@ func (d *Driver) launch(ctx context.Context, s vmm.Spec) (*machine, error) {
 	if err != nil {
 		return nil, err
 	}
-	args, err := commandLine(s, h)
+	if err := vmmproc.CheckUnused(ctx, s.APISock); err != nil {
+		return nil, err
+	}
+	opened, err := d.open(s, &h)
 	if err != nil {
 		return nil, err
 	}
-	if err := vmmproc.CheckUnused(ctx, s.APISock); err != nil {
+	defer closeAll(opened)
+	args, err := commandLine(s, h)
+	if err != nil {
 		return nil, err
 	}
 	console, words, err := prepareLogs(s)
@@ -46,18 +51,13 @@ func (d *Driver) launch(ctx context.Context, s vmm.Spec) (*machine, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, context.Cause(ctx)
 	}
-	taps, err := openTaps(s.NICs)
-	if err != nil {
-		return nil, err
-	}
-	defer closeAll(taps)
 	child, err := vmmproc.Start(hostcmd.Detached{
 		Argv: append([]string{path}, args...),
 		Dir:  s.Dir,
 		// Nothing of the caller's: HOME would be that of another user.
 		Env:        []string{"LC_ALL=C.UTF-8", "PATH=/usr/bin:/bin"},
 		LogFile:    words.File,
-		Files:      taps,
+		Files:      opened,
 		Cgroup:     s.Cgroup,
 		Credential: &hostcmd.Credential{UID: s.UID, GID: s.UID, Groups: d.accel.groups()},
 	})
@@ -69,6 +69,22 @@ func (d *Driver) launch(ctx context.Context, s vmm.Spec) (*machine, error) {
 		return nil, child.Explain(err, func() string { return vmmproc.LastWords(s.VMMLog, words.From) })
 	}
 	return m, nil
+}
+
+// open opens what QEMU is given open, in the order of its descriptors, and notes
+// in h what that settles: on many hosts QEMU's user could not open it.
+func (d *Driver) open(s vmm.Spec, h *host) ([]*os.File, error) {
+	files, err := openTaps(s.NICs)
+	if err != nil || !d.vsock {
+		return files, err
+	}
+	f, cid, err := openVsock(s.VsockCID)
+	if err != nil {
+		closeAll(files)
+		return nil, err
+	}
+	h.cid = cid
+	return append(files, f), nil
 }
 
 // host tells what a command line depends on.

@@ -15,7 +15,8 @@ type machine struct {
 	spec        vmm.Spec
 	pid         int
 	qmp         *qmpClient
-	consoleFrom int64 // where this boot's part of the console log begins; 0 if not known
+	cid         uint32 // of the guest on the host's vsock; 0: it has a serial port instead
+	consoleFrom int64  // where this boot's part of the console log begins; 0 if not known
 
 	changed chan struct{} // holds a value when QEMU said that the guest stands or goes on
 	done    chan struct{} // closed when everything of the machine's has ended
@@ -44,6 +45,11 @@ func newMachine(ctx context.Context, conn net.Conn, s vmm.Spec, console int64) (
 func (m *machine) open(ctx context.Context, conn net.Conn) (err error) {
 	m.changed, m.done = make(chan struct{}, 1), make(chan struct{})
 	if m.qmp, err = newQMP(ctx, conn, m.event); err != nil {
+		return err
+	}
+	// Asked, not remembered: another release of ours may have launched it.
+	if m.cid, err = m.qmp.askCID(ctx); err != nil {
+		m.qmp.Close()
 		return err
 	}
 	go func() {
@@ -96,6 +102,9 @@ func exitOf(reason string) vmm.Exit {
 func (m *machine) PID() int { return m.pid }
 
 func (m *machine) Agent() vmm.Endpoint {
+	if m.cid != 0 {
+		return vmm.Endpoint{Kind: vmm.Vsock, CID: m.cid, Port: agentPort}
+	}
 	return vmm.Endpoint{Kind: vmm.Serial, Path: m.spec.AgentSock}
 }
 

@@ -2,10 +2,14 @@
 // virtualisation where the host has it, software emulation (TCG) elsewhere.
 //
 // Each machine is one process in a session of its own, as a user of its own,
-// under QEMU's seccomp sandbox. It listens on two Unix sockets: QMP, by which
-// the driver talks to it and by which it is told from its neighbours, and one
-// virtio-serial port for the agent. QMP serves one client at a time; that of a
-// daemon that died is dropped by the kernel, so the next may attach.
+// under QEMU's seccomp sandbox. It listens on a Unix socket for QMP, by which the
+// driver talks to it and by which it is told from its neighbours. QMP serves one
+// client at a time; that of a daemon that died is dropped by the kernel, so the
+// next may attach.
+//
+// The agent is reached over AF_VSOCK where the host has vhost-vsock. Elsewhere
+// there is a virtio-serial port for it, whose other end is a second Unix socket.
+// Which of the two a machine has, its QEMU tells.
 //
 // The VMM is as little trusted as its guest: what comes over QMP is bounded
 // and validated, and the peer must run as the machine's user.
@@ -65,6 +69,7 @@ type Options struct {
 type Driver struct {
 	program string
 	accel   Accel
+	vsock   bool // the host has vhost-vsock
 	tsc     *tscClock
 
 	probed vmmproc.Probe[probe]
@@ -73,7 +78,7 @@ type Driver struct {
 // New returns a driver. It starts nothing, and succeeds where QEMU is missing:
 // [Driver.Check] tells.
 func New(o Options) *Driver {
-	d := &Driver{program: o.Program, accel: o.Accel, tsc: newTSCClock()}
+	d := &Driver{program: o.Program, accel: o.Accel, vsock: hasVsock(), tsc: newTSCClock()}
 	if d.program == "" {
 		d.program = program
 	}
@@ -98,6 +103,9 @@ func (d *Driver) Capabilities() vmm.Capabilities {
 	}
 	if d.accel == TCG {
 		c.ExtraMemory += tcgMemory
+	}
+	if d.vsock {
+		c.VsockPort = agentPort
 	}
 	return c
 }

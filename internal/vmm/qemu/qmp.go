@@ -168,13 +168,18 @@ func (c *qmpClient) dispatch(m qmpMessage) {
 	ch <- a
 }
 
-// call runs a command without arguments and decodes its answer into out, if
-// that is not nil. It waits no longer than 10 s. What a command does whose
-// call was given up is not known.
+// call runs a command without arguments; see callWith.
 func (c *qmpClient) call(ctx context.Context, command string, out any) error {
+	return c.callWith(ctx, command, nil, out)
+}
+
+// callWith runs a command and decodes its answer into out, if that is not nil.
+// It waits no longer than 10 s. What a command does whose call was given up is
+// not known.
+func (c *qmpClient) callWith(ctx context.Context, command string, args, out any) error {
 	ctx, cancel := context.WithTimeout(ctx, qmpTimeout)
 	defer cancel()
-	data, err := c.roundTrip(ctx, command)
+	data, err := c.roundTrip(ctx, command, args)
 	if err == nil && out != nil {
 		err = json.Unmarshal(data, out)
 	}
@@ -184,7 +189,7 @@ func (c *qmpClient) call(ctx context.Context, command string, out any) error {
 	return nil
 }
 
-func (c *qmpClient) roundTrip(ctx context.Context, command string) (json.RawMessage, error) {
+func (c *qmpClient) roundTrip(ctx context.Context, command string, args any) (json.RawMessage, error) {
 	ch := make(chan qmpAnswer, 1)
 	c.mu.Lock()
 	if c.waiting == nil {
@@ -195,7 +200,7 @@ func (c *qmpClient) roundTrip(ctx context.Context, command string) (json.RawMess
 	id := c.lastID
 	c.waiting[id] = ch
 	c.mu.Unlock()
-	if err := c.write(ctx, command, id); err != nil {
+	if err := c.write(ctx, command, args, id); err != nil {
 		c.forget(id)
 		return nil, err
 	}
@@ -208,11 +213,12 @@ func (c *qmpClient) roundTrip(ctx context.Context, command string) (json.RawMess
 	}
 }
 
-func (c *qmpClient) write(ctx context.Context, command string, id uint64) error {
+func (c *qmpClient) write(ctx context.Context, command string, args any, id uint64) error {
 	msg, err := json.Marshal(struct {
-		Execute string `json:"execute"`
-		ID      uint64 `json:"id"`
-	}{command, id})
+		Execute   string `json:"execute"`
+		Arguments any    `json:"arguments,omitempty"`
+		ID        uint64 `json:"id"`
+	}{command, args, id})
 	if err != nil {
 		return err
 	}

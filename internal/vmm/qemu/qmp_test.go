@@ -22,6 +22,7 @@ const greeting = `{"QMP": {"version": {"qemu": {"micro": 22, "minor": 2, "major"
 type pretendQMP struct {
 	net.Conn
 	answer func(command string) string // what stands beside "id"; empty: nothing is sent
+	cid    uint32                      // of the guest on vsock; 0: it has none
 
 	mu    sync.Mutex
 	calls []string // guarded by mu
@@ -40,8 +41,9 @@ func (p *pretendQMP) serve() {
 	p.say(greeting)
 	for lines := bufio.NewScanner(p.Conn); lines.Scan(); {
 		var c struct {
-			Execute string
-			ID      uint64
+			Execute   string
+			Arguments map[string]string
+			ID        uint64
 		}
 		if err := json.Unmarshal(lines.Bytes(), &c); err != nil {
 			return
@@ -50,7 +52,12 @@ func (p *pretendQMP) serve() {
 		p.calls = append(p.calls, c.Execute)
 		p.mu.Unlock()
 		answer := `"return": {}`
-		if c.Execute != "qmp_capabilities" && p.answer != nil {
+		switch {
+		case c.Execute == "qom-get" && p.cid != 0 && c.Arguments["path"] == vsockPath && c.Arguments["property"] == "guest-cid":
+			answer = fmt.Sprintf(`"return": %d`, p.cid)
+		case c.Execute == "qom-get":
+			answer = `"error": {"class": "DeviceNotFound", "desc": "Device not found"}`
+		case c.Execute != "qmp_capabilities" && p.answer != nil:
 			answer = p.answer(c.Execute)
 		}
 		if answer != "" {
@@ -88,6 +95,27 @@ func TestMachineStatus(t *testing.T) {
 		m := openMachine(t, conn)
 		if got, err := m.Status(t.Context()); err != nil || got != want {
 			t.Errorf("Status of %q = %q, %v, want %q", qemu, got, err, want)
+		}
+		if err := m.Close(); err != nil {
+			t.Error(err)
+		}
+		p.Close()
+	}
+}
+
+// The agent is where this QEMU has it, whoever launched it and how.
+func TestMachineAgent(t *testing.T) {
+	for cid, want := range map[uint32]vmm.Endpoint{
+		0:       {Kind: vmm.Serial, Path: "/r/agent.sock"},
+		1 << 31: {Kind: vmm.Vsock, CID: 1 << 31, Port: agentPort},
+	} {
+		ours, theirs := net.Pipe()
+		p := &pretendQMP{Conn: theirs, cid: cid}
+		go p.serve()
+		m := openMachine(t, ours)
+		m.spec.AgentSock, m.spec.VsockCID = "/r/agent.sock", 3
+		if got := m.Agent(); got != want {
+			t.Errorf("Agent = %+v, want %+v", got, want)
 		}
 		if err := m.Close(); err != nil {
 			t.Error(err)

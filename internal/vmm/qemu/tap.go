@@ -15,8 +15,8 @@ import (
 // are its input, output and errors.
 const firstTapFD = 3
 
-// openTaps opens the taps of a machine's interfaces, for QEMU to be given: on
-// many hosts its user could not open /dev/net/tun. On an error none is open.
+// openTaps opens the taps of a machine's interfaces, for QEMU to be given. On an
+// error none is open.
 func openTaps(nics []vmm.NIC) ([]*os.File, error) {
 	var taps []*os.File
 	for _, n := range nics {
