@@ -142,12 +142,8 @@ func TestFindNotARecycledPID(t *testing.T) {
 
 func TestFindWhoseFileWasRemoved(t *testing.T) {
 	file, _ := self(t)
-	data, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
 	vmmFile := filepath.Join(t.TempDir(), "qemu-system")
-	if err := os.WriteFile(vmmFile, data, 0o700); err != nil {
+	if err := copyFile(file, vmmFile); err != nil {
 		t.Fatal(err)
 	}
 	s := signature(t)
@@ -157,6 +153,46 @@ func TestFindWhoseFileWasRemoved(t *testing.T) {
 		t.Fatal(err)
 	}
 	mustFind(t, new(Finder), s, Handle{}, cmd.Process.Pid)
+}
+
+// An upgrade makes the link by which a VMM was started point elsewhere, and may
+// remove the file that runs. An earlier release of ours followed the link first.
+func TestFindAfterAnUpgrade(t *testing.T) {
+	file, _ := self(t)
+	for _, tt := range []struct{ name, executed string }{
+		{"build-17", "vmm"},
+		{"vmm-v1.12.1-x86_64", "vmm"},
+		{"vmm-v1.12.1-x86_64", "vmm-v1.12.1-x86_64"},
+	} {
+		dir := t.TempDir()
+		old, link := filepath.Join(dir, tt.name), filepath.Join(dir, "vmm")
+		if err := errors.Join(os.Symlink(file, old+".new"), copyFile(file, old), os.Symlink(old, link)); err != nil {
+			t.Fatal(err)
+		}
+		s := signature(t)
+		s.Exe = "vmm"
+		cmd := start(t, filepath.Join(dir, tt.executed), "live", s.Arg, s.Next)
+		_, h := mustFind(t, new(Finder), s, Handle{}, cmd.Process.Pid)
+		if err := os.Rename(old+".new", link); err != nil {
+			t.Fatal(err)
+		}
+		mustFind(t, new(Finder), s, Handle{}, cmd.Process.Pid)
+		if err := os.Remove(old); err != nil {
+			t.Fatal(err)
+		}
+		mustFind(t, new(Finder), s, Handle{}, cmd.Process.Pid)
+		mustFind(t, new(Finder), s, h, cmd.Process.Pid)
+		s.Exe = "vm"
+		mustNotFind(t, new(Finder), s, Handle{})
+	}
+}
+
+func copyFile(from, to string) error {
+	data, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(to, data, 0o755)
 }
 
 // A process whose first thread has ended shows no command line and calls
@@ -189,13 +225,9 @@ func TestFindThatIsEndingByItsUser(t *testing.T) {
 	dir := t.TempDir()
 	chmodUp(t, dir)
 	file, _ := self(t)
-	data, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
 	s.Exe = "a-name-that-is-longer-than-a-comm"
 	vmmFile := filepath.Join(dir, s.Exe)
-	if err := os.WriteFile(vmmFile, data, 0o755); err != nil {
+	if err := copyFile(file, vmmFile); err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(vmmFile, s.Arg, s.Next)

@@ -34,7 +34,7 @@ type info struct {
 	start  uint64 // clock ticks since the host booted
 	uid    uint32 // real and effective
 	comm   string // base name of what was executed, cut to commLen
-	exe    string // base name of the executable; empty if ending
+	exe    string // base name of the executable, links resolved; empty if ending
 	args   [][]byte
 	usage  vmm.Usage
 	ending bool // its memory is gone, its files perhaps not yet: it is on its way out
@@ -85,16 +85,23 @@ func (i info) has(s vmm.Signature) bool {
 		// Its command line is gone with its memory, but disk and tap may be
 		// busy for a while yet. Each machine's VMM has a user of its own, so
 		// the user tells which it is; not so for root.
-		return s.UID != 0 && i.comm == s.Exe[:min(len(s.Exe), commLen)]
+		return s.UID != 0 && (i.comm == s.Exe[:min(len(s.Exe), commLen)] || s.Names(i.comm))
 	}
-	return i.exe == s.Exe && hasArgs(i.args, s)
+	return i.executes(s) && hasArgs(i.args, s)
+}
+
+// executes reports whether a process executes the program of signature s, by the
+// name of its file, or by the one it was executed as: a link may have led to a
+// file with another name, and lead elsewhere by now.
+func (i info) executes(s vmm.Signature) bool {
+	return s.Names(i.exe) || s.Names(path.Base(string(i.args[0])))
 }
 
 // is reports whether a process is the one that h tells of and may have
 // signature s, whatever its command line has become: a process can overwrite
 // its own.
 func (i info) is(h Handle, s vmm.Signature) bool {
-	return h.StartTime != 0 && i.start == h.StartTime && i.uid == s.UID && (i.ending || i.exe == s.Exe)
+	return h.StartTime != 0 && i.start == h.StartTime && i.uid == s.UID
 }
 
 func hasArgs(args [][]byte, s vmm.Signature) bool {

@@ -3,6 +3,7 @@ package vmm
 import (
 	"context"
 	"errors"
+	"strings"
 )
 
 // A Driver starts VMM processes of one kind. All methods may be called
@@ -111,10 +112,17 @@ type NIC struct {
 // Signature tells one machine's VMM process from every other process; a
 // [Finder] finds it.
 type Signature struct {
-	Exe  string // base name of the executable
+	Exe  string // name of the program, see [Signature.Names]
 	UID  uint32 // user it runs as
 	Arg  string // an argument of the command line …
 	Next string // … and what must stand in the argument after it
+}
+
+// Names reports whether name, the base name of an executable or of what it was
+// executed as, is that of the program: it may have a version behind it, as in
+// "firecracker-v1.12.1-x86_64".
+func (s Signature) Names(name string) bool {
+	return name == s.Exe || strings.HasPrefix(name, s.Exe+"-")
 }
 
 // A Machine is the live connection to one VMM. Its methods may be called

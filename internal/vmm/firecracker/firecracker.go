@@ -133,11 +133,7 @@ func (d *Driver) Templates(ctx context.Context) (bool, error) {
 
 // Signature tells a machine's Firecracker by its API socket.
 func (d *Driver) Signature(s vmm.Spec) vmm.Signature {
-	exe := filepath.Base(d.program)
-	if path, err := d.binary(); err == nil {
-		exe = filepath.Base(path)
-	}
-	return vmm.Signature{Exe: exe, UID: s.UID, Arg: "--api-sock", Next: s.APISock}
+	return vmm.Signature{Exe: filepath.Base(d.program), UID: s.UID, Arg: "--api-sock", Next: s.APISock}
 }
 
 // CleanUp removes the sockets of a VMM that is gone and the link to them, or

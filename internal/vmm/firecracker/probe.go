@@ -74,8 +74,8 @@ func parseVersion(out string) (version string, major, minor int, ok bool) {
 	return m[1], major, minor, err == nil && err2 == nil
 }
 
-// binary returns Firecracker's path with links resolved, as the kernel shows it
-// for its processes.
+// binary returns Firecracker's path as it is executed: links are not resolved, for
+// where they lead changes with an upgrade.
 func (d *Driver) binary() (string, error) {
 	path, err := hostcmd.Look(d.program)
 	if err != nil {
@@ -84,10 +84,6 @@ func (d *Driver) binary() (string, error) {
 			return "", errkind.WithHint(err, "chmod 755 "+barred)
 		}
 		return "", errkind.WithHint(err, installHint)
-	}
-	path, err = filepath.EvalSymlinks(path)
-	if err != nil {
-		return "", fmt.Errorf("find %s: %w", d.program, err)
 	}
 	return path, nil
 }

@@ -128,11 +128,7 @@ func (d *Driver) Version(ctx context.Context) (string, error) {
 
 // Signature tells a machine's QEMU by its QMP socket.
 func (d *Driver) Signature(s vmm.Spec) vmm.Signature {
-	exe := filepath.Base(d.program)
-	if path, err := d.binary(); err == nil {
-		exe = filepath.Base(path)
-	}
-	return vmm.Signature{Exe: exe, UID: s.UID, Arg: "-qmp", Next: qmpOption(s)}
+	return vmm.Signature{Exe: filepath.Base(d.program), UID: s.UID, Arg: "-qmp", Next: qmpOption(s)}
 }
 
 // CleanUp removes the sockets of a VMM that is gone, or whatever was planted in
@@ -148,16 +144,12 @@ func (d *Driver) CleanUp(_ context.Context, s vmm.Spec) error {
 	return errors.Join(errs...)
 }
 
-// binary returns QEMU's path with links resolved, as the kernel shows it for
-// its processes.
+// binary returns QEMU's path as it is executed: links are not resolved, for where
+// they lead changes with an upgrade.
 func (d *Driver) binary() (string, error) {
 	path, err := hostcmd.Look(d.program)
 	if err != nil {
 		return "", errkind.WithHint(err, installHint)
-	}
-	path, err = filepath.EvalSymlinks(path)
-	if err != nil {
-		return "", fmt.Errorf("find %s: %w", d.program, err)
 	}
 	return path, nil
 }
