@@ -99,18 +99,12 @@ func TestVMMKilledDuringBoot(t *testing.T) {
 	var errs strings.Builder
 	c.Stderr = &errs
 	must(t, c.Start())
-	var vmm int
+	var vmms []int
 	b.eventually("the VMM runs", 10*time.Second, func() bool {
-		daemon := b.daemonPID()
-		for _, pid := range b.processes() {
-			exe, _ := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
-			if pid != daemon && strings.Contains(exe, "qemu") {
-				vmm = pid
-			}
-		}
-		return vmm != 0
+		vmms = b.vmmPIDs()
+		return len(vmms) == 1
 	})
-	b.kill(vmm)
+	b.kill(vmms[0])
 	_ = c.Wait()
 	if code := c.ProcessState.ExitCode(); code != 1 || !strings.Contains(errs.String(), "web") {
 		t.Errorf("exit %d: %s", code, errs.String())

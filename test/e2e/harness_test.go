@@ -341,6 +341,15 @@ func (b *bed) vmmPID(name string) int {
 	return int(pid)
 }
 
+// vmmPIDs lists the VMMs of the bed's machines, whatever is known of those.
+func (b *bed) vmmPIDs() []int {
+	return slices.DeleteFunc(b.processes(), func(pid int) bool {
+		exe, _ := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
+		name := filepath.Base(exe)
+		return !strings.HasPrefix(name, "qemu-system") && !strings.HasPrefix(name, "firecracker")
+	})
+}
+
 // daemonPID returns the process of the daemon that runs, 0 for none.
 func (b *bed) daemonPID() int {
 	for _, pid := range b.processes() {

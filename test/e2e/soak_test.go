@@ -84,12 +84,8 @@ func TestCLIKilledInCycles(t *testing.T) {
 
 func TestVMMKilledInCycles(t *testing.T) {
 	cycles(t, func(b *bed, _ *os.Process) {
-		daemon := b.daemonPID()
-		for _, pid := range b.processes() {
-			exe, _ := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
-			if pid != daemon && strings.Contains(exe, "qemu") {
-				_ = syscall.Kill(pid, syscall.SIGKILL)
-			}
+		for _, pid := range b.vmmPIDs() {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
 	})
 }
@@ -171,12 +167,7 @@ func (b *bed) agrees(names []string, have, up map[string]bool) {
 	if n := len(b.vmDirs()); n != len(want) {
 		b.t.Errorf("%d directories for %v", n, want)
 	}
-	vmms := 0
-	for _, pid := range b.processes() {
-		if exe, _ := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid)); strings.Contains(exe, "qemu") {
-			vmms++
-		}
-	}
+	vmms := len(b.vmmPIDs())
 	taps := strings.Count(b.host.IP(b.t, "-o", "link", "show", "type", "tun"), "\n")
 	if vmms != len(wantUp) || taps != len(wantUp) {
 		b.t.Errorf("%d VMMs and %d taps for %v", vmms, taps, wantUp)
