@@ -275,7 +275,20 @@ func TestRefused(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, "denied", errkind.Internal},
-		"no ELF":         {func(_ *testing.T, s *vmm.Spec) { s.Kernel = s.Initrd }, "no ELF", errkind.Usage},
+		"no ELF": {func(_ *testing.T, s *vmm.Spec) { s.Kernel = s.Initrd }, "no ELF", errkind.Usage},
+		"a program": {func(t *testing.T, s *vmm.Spec) {
+			var err error
+			if s.Kernel, err = exec.LookPath("busybox"); err != nil {
+				t.Fatal(err)
+			}
+		}, "no kernel", errkind.Usage},
+		"a kernel in part": {func(t *testing.T, s *vmm.Spec) {
+			whole := s.Kernel
+			s.Kernel = filepath.Join(s.Dir, "vmlinux")
+			if out, err := exec.Command("dd", "if="+whole, "of="+s.Kernel, "bs=1M", "count=30", "status=none").CombinedOutput(); err != nil {
+				t.Fatalf("dd: %v: %s", err, out)
+			}
+		}, "no ELF", errkind.Usage},
 		"too many vCPUs": {func(_ *testing.T, s *vmm.Spec) { s.VCPUs = 33 }, "at most 32", errkind.Usage},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -289,6 +302,15 @@ func TestRefused(t *testing.T) {
 			t.Log(err)
 			if errkind.Of(err) != tt.kind || !strings.Contains(strings.ToLower(err.Error()), strings.ToLower(tt.want)) || strings.Contains(err.Error(), "\n") {
 				t.Errorf("Launch = %v of kind %q, want %q of kind %q", err, errkind.Of(err), tt.want, tt.kind)
+			}
+			labKill(t, s)
+			if err := New(Options{}).CleanUp(t.Context(), s); err != nil {
+				t.Error(err)
+			}
+			for _, path := range []string{s.APISock, s.AgentSock, runLink(s)} {
+				if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
+					t.Errorf("%s is left: %v", path, err)
+				}
 			}
 		})
 	}

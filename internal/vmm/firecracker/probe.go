@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -107,38 +108,50 @@ func notExecutable(program string) string {
 // checkProgram reports a program for another processor. What is no ELF file may
 // be a script, and is for the kernel to judge.
 func checkProgram(path string) error {
-	m, ok, err := processorOf(path)
-	if err == nil && ok && m != elf.EM_X86_64 {
-		err = fmt.Errorf("%s is for another processor: %s", path, m)
+	f, err := readELF(path)
+	if err == nil && f != nil && f.Machine != elf.EM_X86_64 {
+		err = fmt.Errorf("%s is for another processor: %s", path, f.Machine)
 	}
 	return err
 }
 
-// checkKernel reports what Firecracker could not boot: it takes an ELF image.
+// checkKernel reports what Firecracker could not boot: it takes an ELF image,
+// and of one that is no kernel it says at best that its guest has ended.
 func checkKernel(path string) error {
-	m, ok, err := processorOf(path)
+	f, err := readELF(path)
+	why := ""
 	switch {
 	case err != nil:
 		return fmt.Errorf("kernel: %w", err)
-	case !ok:
-		return errkind.New(errkind.Usage, "kernel %s is no ELF image (vmlinux), which is what Firecracker boots", path)
-	case m != elf.EM_X86_64:
-		return errkind.New(errkind.Usage, "kernel %s is for another processor: %s", path, m)
+	case f == nil:
+		why = "is no ELF image (vmlinux), which is what Firecracker boots"
+	case f.Machine != elf.EM_X86_64:
+		why = fmt.Sprintf("is for another processor: %s", f.Machine)
+	case !slices.ContainsFunc(f.Progs, inKernelsHalf):
+		why = "is a program, no kernel"
+	default:
+		return nil
 	}
-	return nil
+	return errkind.WithHint(errkind.New(errkind.Usage, "kernel %s %s", path, why), kernelHint)
 }
 
-// processorOf returns the processor that an ELF file is for; not ok: it is no
-// ELF file.
-func processorOf(path string) (m elf.Machine, ok bool, err error) {
+// kernelHint shows where kernels come from.
+const kernelHint = "banger kernel list"
+
+// inKernelsHalf reports whether a part of an ELF file is loaded where programs
+// are not: the upper half of the addresses is the kernel's
+// (Documentation/arch/x86/x86_64/mm.rst).
+func inKernelsHalf(p *elf.Prog) bool { return p.Type == elf.PT_LOAD && p.Vaddr>>63 == 1 }
+
+// readELF returns the headers of an ELF file, nil if it is none.
+func readELF(path string) (*elf.File, error) {
 	f, err := elf.Open(path)
 	var format *elf.FormatError
 	if errors.As(err, &format) || errors.Is(err, io.EOF) {
-		return 0, false, nil
+		return nil, nil
 	}
 	if err != nil {
-		return 0, false, err
+		return nil, err
 	}
-	defer f.Close()
-	return f.Machine, true, nil
+	return f, f.Close()
 }

@@ -1,6 +1,7 @@
 package firecracker
 
 import (
+	"encoding/binary"
 	"os"
 	"path/filepath"
 	"strings"
@@ -95,13 +96,25 @@ func elfFor(machine byte) []byte {
 	return h
 }
 
+// elfAt is an ELF file with one part, which is loaded at an address.
+func elfAt(vaddr uint64) []byte {
+	h := elfFor(0x3e)
+	h[32], h[56] = 64, 1 // one program header, behind this one
+	p := make([]byte, 56)
+	p[0] = 1 // PT_LOAD
+	binary.LittleEndian.PutUint64(p[16:], vaddr)
+	return append(h, p...)
+}
+
 func TestCheckKernel(t *testing.T) {
 	dir := t.TempDir()
 	for name, tt := range map[string]struct {
 		content []byte
 		why     string
 	}{
-		"fine":     {elfFor(0x3e), ""},
+		"fine":     {elfAt(0xffffffff81000000), ""},
+		"program":  {elfAt(0x400000), "is a program, no kernel"},
+		"nothing":  {elfFor(0x3e), "is a program, no kernel"},
 		"arm":      {elfFor(0xb7), "is for another processor"},
 		"bzImage":  {append([]byte("MZ"), make([]byte, 4096)...), "is no ELF image"},
 		"empty":    {nil, "is no ELF image"},
@@ -113,7 +126,7 @@ func TestCheckKernel(t *testing.T) {
 			t.Fatal(err)
 		}
 		err := checkKernel(path)
-		if tt.why == "" && err != nil || tt.why != "" && (errkind.Of(err) != errkind.Usage || !strings.Contains(err.Error(), tt.why)) {
+		if tt.why == "" && err != nil || tt.why != "" && (errkind.Of(err) != errkind.Usage || !strings.Contains(err.Error(), tt.why) || len(errkind.Hints(err)) != 1) {
 			t.Errorf("%s: checkKernel = %v, want %q", name, err, tt.why)
 		}
 	}
