@@ -206,6 +206,7 @@ const (
 	ExitUnknown  Exit = ""          // it said nothing: killed, or crashed
 	ExitPowerOff Exit = "power-off" // the guest powered off
 	ExitReboot   Exit = "reboot"    // the guest rebooted
+	ExitEnded    Exit = "ended"     // the guest rebooted, as it also does to power off (Capabilities.EndByReboot)
 	ExitPanic    Exit = "panic"     // the guest's kernel panicked
 	ExitHost     Exit = "host"      // ended from the host's side by a signal or command
 )
@@ -217,6 +218,8 @@ func (e Exit) Reason() string {
 		return "the guest powered off"
 	case ExitReboot:
 		return "the guest rebooted"
+	case ExitEnded:
+		return "the guest powered off or rebooted"
 	case ExitPanic:
 		return "the guest's kernel panicked"
 	case ExitHost:

@@ -229,7 +229,7 @@ func TestLaunchAndAttach(t *testing.T) {
 	}
 	killFake(t, child)
 	<-a.Done()
-	if a.Exit() != vmm.ExitReboot {
+	if a.Exit() != vmm.ExitEnded {
 		t.Errorf("Exit = %q", a.Exit())
 	}
 	if _, err := a.Status(t.Context()); err == nil {

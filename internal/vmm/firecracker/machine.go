@@ -87,7 +87,7 @@ func (m *machine) keepSmall() {
 func (m *machine) settle() {
 	exit := vmm.ExitUnknown
 	if endedWell(m.spec.VMMLog) {
-		exit = vmm.ExitReboot
+		exit = vmm.ExitEnded
 		if vmmproc.Panicked(m.spec.ConsoleLog, m.consoleFrom) {
 			exit = vmm.ExitPanic
 		}
