@@ -31,7 +31,7 @@ func (m *Manager) Start(ctx context.Context, id vm.ID, p Progress) (vm.VM, error
 
 	var u undo.Stack
 	for _, s := range m.steps(v, b) {
-		u.Push(s.name, s.undo)
+		s.arm(&u)
 		if err := try(ctx, s); err != nil {
 			if context.Cause(ctx) == errInterrupted {
 				err = errInterrupted

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"banger/internal/disk"
 	"banger/internal/failpoint"
@@ -26,6 +27,9 @@ import (
 type step struct {
 	name     string
 	do, undo func(context.Context) error
+	// early says that undo need not wait for those of later steps: a VMM that
+	// is about to end does not keep its tap.
+	early bool
 }
 
 // A boot is what the steps of one start hand on to each other.
@@ -44,12 +48,26 @@ type boot struct {
 
 // steps lists what starting takes, in order. To undo, b may be nil.
 func (m *Manager) steps(v vm.VM, b *boot) []step {
-	return []step{
-		{"disk", m.attachDisk(v, b), m.detachDisk(v)},
-		{"network", m.attachNetwork(v, b), m.detachNetwork(v)},
-		{"boot", m.writeBoot(v, b), m.removeBoot(v)},
-		{"vmm", m.launch(v, b), m.kill(v)},
-		{"guest", m.awaitGuest(v, b), func(context.Context) error { return nil }},
+	steps := []step{
+		{name: "disk", do: m.attachDisk(v, b), undo: m.detachDisk(v)},
+		{name: "network", do: m.attachNetwork(v, b), undo: m.detachNetwork(v), early: true},
+		{name: "boot", do: m.writeBoot(v, b), undo: m.removeBoot(v), early: true},
+		{name: "vmm", do: m.launch(v, b), undo: m.kill(v)},
+		{name: "guest", do: m.awaitGuest(v, b), undo: func(context.Context) error { return nil }},
+	}
+	for i, s := range steps {
+		steps[i].do, steps[i].undo = m.timed(v, s.name, s.do), m.timed(v, "undo "+s.name, s.undo)
+	}
+	return steps
+}
+
+// timed logs how long f took.
+func (m *Manager) timed(v vm.VM, name string, f func(context.Context) error) func(context.Context) error {
+	return func(ctx context.Context) error {
+		began := time.Now()
+		err := f(ctx)
+		m.log.Debug("step", "vm", v.ID, "step", name, "took", time.Since(began))
+		return err
 	}
 }
 
@@ -58,9 +76,18 @@ func (m *Manager) steps(v vm.VM, b *boot) []step {
 func (m *Manager) undoAll(v vm.VM) *undo.Stack {
 	var u undo.Stack
 	for _, s := range m.steps(v, nil) {
-		u.Push(s.name, s.undo)
+		s.arm(&u)
 	}
 	return &u
+}
+
+// arm arms the step's undo.
+func (s step) arm(u *undo.Stack) {
+	if s.early {
+		u.PushEarly(s.name, s.undo)
+	} else {
+		u.Push(s.name, s.undo)
+	}
 }
 
 func (m *Manager) attachDisk(v vm.VM, b *boot) func(context.Context) error {
