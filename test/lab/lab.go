@@ -36,7 +36,7 @@ const (
 type Options struct {
 	Parts  string // as [Parts] returned it
 	Agent  string // the program banger-agent
-	Share  string // directory that the lab sees, read-only, at /share; empty: none
+	Share  string // directory that the lab sees, read-only, at /share, and that stays as it is; empty: none
 	Data   string // ext4 image that the lab sees at /parts/cache, and may write to for as long as it runs; empty: none
 	Disk   string // qcow2 file that takes what the lab writes to its root, made if it is not there; empty: nothing is kept
 	Memory string // as QEMU has it; empty: 6G
@@ -214,7 +214,7 @@ chmod 666 /dev/net/tun
 ip link set lo up
 mkdir -p /parts
 ln -sfn /share/bin /parts/bin
-if [ "$1" ]; then mkdir -p /share; mount -t 9p -o trans=virtio,version=9p2000.L,msize=512000,ro share /share; fi
+if [ "$1" ]; then mkdir -p /share; mount -t 9p -o trans=virtio,version=9p2000.L,msize=512000,cache=loose,ro share /share; fi
 `
 	var out bytes.Buffer
 	code, err := l.Run(ctx, Command{Argv: []string{"sh", "-c", script, "sh", l.o.Share}, Stdout: &out, Stderr: &out})

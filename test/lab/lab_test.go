@@ -38,7 +38,7 @@ var suites = []suite{
 	},
 }
 
-// TestLab boots the lab and runs the suites in it, or of each of them the tests
+// TestLab runs the suites, each in a lab of its own, or of each of them the tests
 // that BANGER_LAB_RUN names.
 func TestLab(t *testing.T) {
 	if os.Geteuid() != 0 {
@@ -49,18 +49,25 @@ func TestLab(t *testing.T) {
 	for _, s := range suites {
 		compile(t, s, share)
 	}
-	l, err := Boot(t.Context(), o)
-	if err != nil {
-		t.Fatal(err)
+	for _, s := range suites {
+		t.Run(s.name, func(t *testing.T) {
+			t.Parallel()
+			runSuite(t, bootLab(t, o), s)
+		})
 	}
+}
+
+// bootLab returns a lab that is ended with the test.
+func bootLab(t *testing.T, o Options) *Lab {
+	t.Helper()
+	l, err := Boot(t.Context(), o)
+	check(t, err)
 	t.Cleanup(func() {
 		if err := l.Close(); err != nil {
 			t.Errorf("%v; the lab's console ends:\n%s", err, l.Console(2<<10))
 		}
 	})
-	for _, s := range suites {
-		t.Run(s.name, func(t *testing.T) { runSuite(t, l, s) })
-	}
+	return l
 }
 
 // options makes what the lab is booted from, and hands in the programs.
@@ -91,21 +98,49 @@ func compile(t *testing.T, s suite, dir string) {
 }
 
 // runSuite runs a suite's tests in the lab; what they print is printed as it
-// comes.
+// comes, each line after the suite's name.
 func runSuite(t *testing.T, l *Lab, s suite) {
 	ctx, cancel := context.WithTimeout(t.Context(), s.time)
 	defer cancel()
 	run := cmp.Or(os.Getenv("BANGER_LAB_RUN"), s.run, ".")
+	out := &lines{before: "[" + s.name + "] "}
 	code, err := l.Run(ctx, Command{
 		Argv: []string{"/share/" + s.name + ".test", "-test.v", "-test.run", run, "-test.timeout", fmt.Sprint(s.time)},
 		Env:  s.env, Dir: "/tmp",
-		Stdout: os.Stdout, Stderr: os.Stdout,
+		Stdout: out, Stderr: out,
 	})
+	out.Flush()
 	if err != nil {
 		t.Fatalf("%v; the lab's console ends:\n%s", err, l.Console(4<<10))
 	}
 	if code != 0 {
 		t.Errorf("exit code %d", code)
+	}
+}
+
+// lines prints whole lines to the standard output, each after a word.
+type lines struct {
+	before string
+	rest   []byte // of a line that has not ended
+}
+
+func (l *lines) Write(b []byte) (int, error) {
+	l.rest = append(l.rest, b...)
+	for {
+		i := bytes.IndexByte(l.rest, '\n')
+		if i < 0 {
+			return len(b), nil
+		}
+		fmt.Printf("%s%s", l.before, l.rest[:i+1])
+		l.rest = l.rest[i+1:]
+	}
+}
+
+// Flush prints a line that has not ended.
+func (l *lines) Flush() {
+	if len(l.rest) > 0 {
+		fmt.Printf("%s%s\n", l.before, l.rest)
+		l.rest = nil
 	}
 }
 
