@@ -104,7 +104,7 @@ var foreignFirewalls = []foreignFirewall{
 			reject with icmpx admin-prohibited
 		}
 	}`, []string{"table inet firewalld, chain filter_FORWARD (a rule drops)", "table inet firewalld, chain filter_INPUT (a rule drops)"},
-		"firewall-cmd --zone=trusted --add-interface=banger-abc123", `
+		"firewall-cmd --zone=trusted --add-interface=banger-abc123 && firewall-cmd --permanent --zone=trusted --add-interface=banger-abc123", `
 		add chain inet firewalld filter_IN_trusted { accept; }
 		add chain inet firewalld filter_FWD_trusted { accept; }
 		insert rule inet firewalld filter_INPUT_ZONES iifname "banger-abc123" goto filter_IN_trusted

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -78,13 +79,12 @@ func (n *Network) dockerRules(c *conn, t *tables) (*nftables.Chain, []*nftables.
 	if err != nil {
 		return nil, nil, err
 	}
-	var ours []*nftables.Rule
-	for _, r := range all {
-		if bytes.Equal(r.UserData, n.tagged()) {
-			ours = append(ours, r)
-		}
-	}
-	return chain, ours, nil
+	return chain, n.ours(all), nil
+}
+
+// ours are those of the rules of a chain that this daemon put there.
+func (n *Network) ours(rules []*nftables.Rule) []*nftables.Rule {
+	return slices.DeleteFunc(slices.Clone(rules), func(r *nftables.Rule) bool { return !bytes.Equal(r.UserData, n.tagged()) })
 }
 
 // dockerUser returns Docker's chain, nil if there is none.

@@ -104,7 +104,7 @@ func TestHints(t *testing.T) {
 	}{
 		{base(nftables.TableFamilyINet, "mine", "input", in), nil, `nft insert rule inet mine input iifname "banger-abc123" accept`},
 		{base(nftables.TableFamilyBridge, "mine", "input", in), nil, `nft insert rule bridge mine input iifname "babc123*" accept`},
-		{base(nftables.TableFamilyINet, "firewalld", "filter_FORWARD", fwd), nil, "firewall-cmd --zone=trusted --add-interface=banger-abc123"},
+		{base(nftables.TableFamilyINet, "firewalld", "filter_FORWARD", fwd), nil, "firewall-cmd --zone=trusted --add-interface=banger-abc123 && firewall-cmd --permanent --zone=trusted --add-interface=banger-abc123"},
 		{base(nftables.TableFamilyIPv4, "filter", "FORWARD", fwd), []*nftables.Chain{ufw}, "ufw route allow in on banger-abc123 && ufw route allow out on banger-abc123"},
 		{base(nftables.TableFamilyIPv4, "filter", "INPUT", in), []*nftables.Chain{ufw}, "ufw allow in on banger-abc123"},
 		{base(nftables.TableFamilyINet, "mine", "input", in), []*nftables.Chain{ufw}, `nft insert rule inet mine input iifname "banger-abc123" accept`},

@@ -2,6 +2,7 @@ package linux
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"os"
@@ -17,8 +18,7 @@ import (
 )
 
 // Obstacles tells which firewalls drop what machines send or get; see
-// [network.Network]. Chains of iptables' older kind (iptables-legacy) cannot be
-// seen by nftables and are not told of.
+// [network.Network].
 func (n *Network) Obstacles(ctx context.Context) (found []network.Obstacle, err error) {
 	err = n.alone(ctx, func(c *conn) error {
 		t, err := n.tables(c)
@@ -37,6 +37,7 @@ func (n *Network) Obstacles(ctx context.Context) (found []network.Obstacle, err 
 			return slices.ContainsFunc(t.ours, func(o *nftables.Table) bool { return same(o, tab) })
 		})
 		found, err = n.examine(ctx, c, tabs, chains, ps)
+		found = append(found, n.examineLegacy(ps)...)
 		return err
 	})
 	return found, err
@@ -171,7 +172,7 @@ func callsIPTables() bool {
 // obstructs tells which chains of a table drop one of the probes of their
 // hook. After an error it is those that were found before.
 func (n *Network) obstructs(ctx context.Context, c *conn, tab *nftables.Table, chains []*nftables.Chain, ps map[hook][]probe) (found []network.Obstacle, err error) {
-	w, err := c.walk(ctx, tab, chains)
+	w, err := n.walk(ctx, c, tab, chains)
 	if err != nil {
 		return nil, err
 	}
@@ -209,8 +210,9 @@ func (w *walk) drops(base *nftables.Chain, ps []probe) string {
 	return ""
 }
 
-// walk reads the chains of a table.
-func (c *conn) walk(ctx context.Context, t *nftables.Table, chains []*nftables.Chain) (*walk, error) {
+// walk reads the chains of a table. Docker's counts as open unless it holds our
+// rules already: then what stands before them counts, too.
+func (n *Network) walk(ctx context.Context, c *conn, t *nftables.Table, chains []*nftables.Chain) (*walk, error) {
 	w := &walk{rules: map[string][]*nftables.Rule{}}
 	for _, ch := range chains {
 		if ctx.Err() != nil {
@@ -222,15 +224,16 @@ func (c *conn) walk(ctx context.Context, t *nftables.Table, chains []*nftables.C
 		}
 		w.rules[ch.Name] = rules
 	}
-	if t.Family == nftables.TableFamilyIPv4 && t.Name == dockerTable {
+	if t.Family == nftables.TableFamilyIPv4 && t.Name == dockerTable && len(n.ours(w.rules[dockerChain])) < 2 {
 		w.open = dockerChain // Apply opens it
 	}
-	w.set = func(name string) ([][]byte, bool, error) { return c.set(ctx, t, name) }
+	w.set = func(name string) (set, bool, error) { return c.set(ctx, t, name) }
 	return w, nil
 }
 
-// set reads the keys of a set of single values; of another kind it is not ok.
-func (c *conn) set(ctx context.Context, t *nftables.Table, name string) (keys [][]byte, ok bool, err error) {
+// set reads a set of single values, or a map of them to verdicts; of another
+// kind it is not ok.
+func (c *conn) set(ctx context.Context, t *nftables.Table, name string) (_ set, ok bool, err error) {
 	if ctx.Err() != nil {
 		return nil, false, context.Cause(ctx)
 	}
@@ -238,17 +241,35 @@ func (c *conn) set(ctx context.Context, t *nftables.Table, name string) (keys []
 	if err != nil {
 		return nil, false, fmt.Errorf("read set %s: %w", name, err)
 	}
-	if s.Interval || s.IsMap {
+	if s.Interval {
 		return nil, false, nil
 	}
 	elements, err := c.nft.GetSetElements(s)
 	if err != nil {
 		return nil, false, fmt.Errorf("read set %s: %w", name, err)
 	}
+	values := make(set, len(elements))
 	for _, e := range elements {
-		keys = append(keys, e.Key)
+		var v *expr.Verdict
+		if s.IsMap {
+			v = verdictOf(e.Val)
+		}
+		values[string(e.Key)] = v
 	}
-	return keys, true, nil
+	return values, true, nil
+}
+
+// verdictOf is a map's verdict as the library hands it on: the kernel's
+// attributes NFTA_VERDICT_CODE and, of 12 bytes on, NFTA_VERDICT_CHAIN.
+func verdictOf(val []byte) *expr.Verdict {
+	v := &expr.Verdict{Kind: expr.VerdictContinue}
+	if len(val) >= 8 {
+		v.Kind = expr.VerdictKind(int32(binary.BigEndian.Uint32(val[4:])))
+	}
+	if len(val) > 12 {
+		v.Chain = cstring(val[12:])
+	}
+	return v
 }
 
 // hint returns the line that has a chain let machines through: by the tool
@@ -257,14 +278,12 @@ func (n *Network) hint(base *nftables.Chain, chains []*nftables.Chain) string {
 	forward := *base.Hooknum == *nftables.ChainHookForward
 	switch {
 	case base.Table.Name == "firewalld":
-		return "firewall-cmd --zone=trusted --add-interface=" + n.bridge
+		add := "--zone=trusted --add-interface=" + n.bridge
+		return "firewall-cmd " + add + " && firewall-cmd --permanent " + add
 	case slices.ContainsFunc(chains, func(ch *nftables.Chain) bool {
-		return same(ch.Table, base.Table) && strings.HasPrefix(ch.Name, "ufw-before-")
+		return same(ch.Table, base.Table) && isUFW(ch.Name)
 	}):
-		if forward {
-			return fmt.Sprintf("ufw route allow in on %s && ufw route allow out on %s", n.bridge, n.bridge)
-		}
-		return "ufw allow in on " + n.bridge
+		return n.ufwHint(forward)
 	}
 	link := n.bridge
 	if base.Table.Family == nftables.TableFamilyBridge {
@@ -276,4 +295,14 @@ func (n *Network) hint(base *nftables.Chain, chains []*nftables.Chain) string {
 		return in
 	}
 	return fmt.Sprintf("%s && %s oifname %q accept", in, rule, link)
+}
+
+// isUFW reports whether a chain is one of those by which ufw is known.
+func isUFW(chain string) bool { return strings.HasPrefix(chain, "ufw-before-") }
+
+func (n *Network) ufwHint(forward bool) string {
+	if forward {
+		return fmt.Sprintf("ufw route allow in on %s && ufw route allow out on %s", n.bridge, n.bridge)
+	}
+	return "ufw allow in on " + n.bridge
 }

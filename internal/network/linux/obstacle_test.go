@@ -58,7 +58,7 @@ func TestUnreadableSet(t *testing.T) {
 		"base": chainOf(cat(words{&expr.Lookup{SourceRegister: reg, SetName: "s"}}, drop()), accept()),
 	}}
 	asked := 0
-	w.set = func(string) ([][]byte, bool, error) { asked++; return nil, false, unreadable }
+	w.set = func(string) (set, bool, error) { asked++; return nil, false, unreadable }
 	if why := w.drops(forward(filter, "base"), []probe{leaving, leaving}); !errors.Is(w.err, unreadable) || asked != 1 {
 		t.Errorf("drops = %q, error %v after %d questions", why, w.err, asked)
 	}

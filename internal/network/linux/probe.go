@@ -57,13 +57,16 @@ const (
 	maxRules = 100_000
 )
 
+// A set holds the verdicts of a map by their keys, or nil for each key of a set.
+type set map[string]*expr.Verdict
+
 // A walk goes through the chains of one table.
 type walk struct {
-	rules map[string][]*nftables.Rule // by chain
-	set   func(name string) (keys [][]byte, ok bool, err error)
-	open  string // chain that lets machines through whatever it holds
-	seen  int    // rules, for one base chain
-	err   error  // of set, the first; what came after it is not to be trusted
+	rules map[string][]*nftables.Rule          // by chain
+	set   func(name string) (set, bool, error) // not ok: of a kind that is not understood
+	open  string                               // chain that lets machines through whatever it holds
+	seen  int                                  // rules, for one base chain
+	err   error                                // of set, the first; what came after it is not to be trusted
 }
 
 // chain returns what becomes of p in a chain: accepted, dropped or next.
@@ -112,8 +115,12 @@ func (w *walk) rule(r *nftables.Rule, p probe) (outcome, string) {
 				return next, ""
 			}
 		case *expr.Lookup:
-			if !w.lookup(&m, e) {
+			v, in := w.lookup(&m, e)
+			if !in {
 				return next, ""
+			}
+			if v != nil {
+				return verdict(v)
 			}
 		default:
 			if !m.step(e, p) {
@@ -140,18 +147,23 @@ func verdict(v *expr.Verdict) (outcome, string) {
 	return next, ""
 }
 
-// lookup reports whether a rule goes on behind a lookup in a set of single
-// values.
-func (w *walk) lookup(m *machine, e *expr.Lookup) bool {
-	if e.IsDestRegSet || w.err != nil {
-		return false
+// lookup reports whether a rule goes on behind a lookup in a set, and returns
+// what a map of verdicts has for it.
+func (w *walk) lookup(m *machine, e *expr.Lookup) (*expr.Verdict, bool) {
+	toVerdict := e.IsDestRegSet && e.DestRegister == unix.NFT_REG_VERDICT
+	if e.IsDestRegSet && !toVerdict || w.err != nil {
+		return nil, false
 	}
-	keys, ok, err := w.set(e.SetName)
+	s, ok, err := w.set(e.SetName)
 	if w.err = err; !ok || err != nil {
-		return false
+		return nil, false
 	}
-	in := slices.ContainsFunc(keys, func(k []byte) bool { return bytes.Equal(k, m.get(e.SourceRegister, len(k))) })
-	return in != e.Invert
+	for key, v := range s {
+		if key == string(m.get(e.SourceRegister, len(key))) {
+			return v, !e.Invert
+		}
+	}
+	return nil, e.Invert
 }
 
 // A machine holds the registers that expressions work on.

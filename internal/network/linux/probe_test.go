@@ -26,7 +26,12 @@ func chainOf(rules ...words) (c []*nftables.Rule) {
 	return c
 }
 
-func noSets(string) ([][]byte, bool, error) { return nil, false, nil }
+func noSets(string) (set, bool, error) { return nil, false, nil }
+
+// byVerdict is a lookup in a map of verdicts.
+func byVerdict(name string, key expr.MetaKey) words {
+	return words{&expr.Meta{Key: key, Register: reg}, &expr.Lookup{SourceRegister: reg, SetName: name, IsDestRegSet: true, DestRegister: unix.NFT_REG_VERDICT}}
+}
 
 // What our own words mean to the kernel they mean to the walk.
 func TestWalk(t *testing.T) {
@@ -77,7 +82,9 @@ func TestWalk(t *testing.T) {
 		{"limit", chainOf(cat(words{&expr.Limit{Rate: 1}}, accept())), nil, next},
 		{"set", chainOf(cat(words{&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: reg}, &expr.Lookup{SourceRegister: reg, SetName: "links"}}, drop())), nil, dropped},
 		{"not in set", chainOf(cat(words{&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: reg}, &expr.Lookup{SourceRegister: reg, SetName: "links", Invert: true}}, drop())), nil, dropped},
-		{"map", chainOf(cat(words{&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: reg}, &expr.Lookup{SourceRegister: reg, SetName: "links", IsDestRegSet: true}}, drop())), nil, next},
+		{"map", chainOf(cat(words{&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: reg}, &expr.Lookup{SourceRegister: reg, SetName: "links", IsDestRegSet: true, DestRegister: reg}}, drop())), nil, next},
+		{"map of verdicts", chainOf(byVerdict("verdicts", expr.MetaKeyOIFNAME), accept()), chainOf(drop()), dropped},
+		{"map of verdicts for others", chainOf(byVerdict("verdicts", expr.MetaKeyIIFNAME), accept()), chainOf(drop()), accepted},
 		{"unknown set", chainOf(cat(words{&expr.Lookup{SourceRegister: reg, SetName: "gone"}}, drop())), nil, next},
 		{"port range", chainOf(words{load(th, dstPort, 2, reg), &expr.Range{Op: expr.CmpOpEq, Register: reg, FromData: []byte{0, 0}, ToData: []byte{2, 0}}, &expr.Verdict{Kind: expr.VerdictDrop}}), nil, dropped},
 		{"behind the header", chainOf(cat(field(th, 40, 0), drop())), nil, next},
@@ -89,8 +96,11 @@ func TestWalk(t *testing.T) {
 		{"what Apply opens", chainOf(jump(dockerChain), drop()), nil, accepted},
 	} {
 		w := &walk{rules: map[string][]*nftables.Rule{"base": tt.base, "other": tt.other}, open: dockerChain}
-		w.set = func(name string) ([][]byte, bool, error) {
-			return [][]byte{ifname("eth0"), ifname("eth1")}, name == "links", nil
+		w.set = func(name string) (set, bool, error) {
+			return map[string]set{
+				"links":    {string(ifname("eth0")): nil, string(ifname("eth1")): nil},
+				"verdicts": {string(ifname("lo")): {Kind: expr.VerdictAccept}, string(ifname("eth0")): jump("other")[0].(*expr.Verdict)},
+			}[name], name != "gone", nil
 		}
 		if got := w.chain("base", leaving, 0); got != tt.want {
 			t.Errorf("%s: %v, want %v", tt.name, got, tt.want)
