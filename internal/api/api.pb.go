@@ -491,11 +491,13 @@ func (x *Spec) GetNetwork() string {
 
 // Progress says what is being done. A new stage ends the one before it.
 type Progress struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Stage         string                 `protobuf:"bytes,1,opt,name=stage,proto3" json:"stage,omitempty"`   // "build image debian-bookworm"
-	Detail        string                 `protobuf:"bytes,2,opt,name=detail,proto3" json:"detail,omitempty"` // "unpacking libc6", may be empty
-	Done          int64                  `protobuf:"varint,3,opt,name=done,proto3" json:"done,omitempty"`    // of total, in the unit of the stage
-	Total         int64                  `protobuf:"varint,4,opt,name=total,proto3" json:"total,omitempty"`  // 0: not known
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Stage  string                 `protobuf:"bytes,1,opt,name=stage,proto3" json:"stage,omitempty"`   // "build image debian-bookworm"
+	Detail string                 `protobuf:"bytes,2,opt,name=detail,proto3" json:"detail,omitempty"` // "unpacking libc6", may be empty
+	Done   int64                  `protobuf:"varint,3,opt,name=done,proto3" json:"done,omitempty"`    // of total, in the unit of the stage
+	Total  int64                  `protobuf:"varint,4,opt,name=total,proto3" json:"total,omitempty"`  // 0: not known
+	// Alone: what is not as it should be, though it goes on; for people.
+	Notice        string `protobuf:"bytes,5,opt,name=notice,proto3" json:"notice,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -556,6 +558,13 @@ func (x *Progress) GetTotal() int64 {
 		return x.Total
 	}
 	return 0
+}
+
+func (x *Progress) GetNotice() string {
+	if x != nil {
+		return x.Notice
+	}
+	return ""
 }
 
 type RunRequest struct {
@@ -4302,12 +4311,13 @@ const file_banger_api_v1_api_proto_rawDesc = "" +
 	"\anetwork\x18\t \x01(\tR\anetwork\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"b\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"z\n" +
 	"\bProgress\x12\x14\n" +
 	"\x05stage\x18\x01 \x01(\tR\x05stage\x12\x16\n" +
 	"\x06detail\x18\x02 \x01(\tR\x06detail\x12\x12\n" +
 	"\x04done\x18\x03 \x01(\x03R\x04done\x12\x14\n" +
-	"\x05total\x18\x04 \x01(\x03R\x05total\"x\n" +
+	"\x05total\x18\x04 \x01(\x03R\x05total\x12\x16\n" +
+	"\x06notice\x18\x05 \x01(\tR\x06notice\"x\n" +
 	"\n" +
 	"RunRequest\x12/\n" +
 	"\x05start\x18\x01 \x01(\v2\x17.banger.api.v1.RunStartH\x00R\x05start\x122\n" +

@@ -38,7 +38,7 @@ type progress struct {
 	began   time.Time
 	current *api.Progress   // nil: nothing to tell
 	since   time.Time       // when current's stage began
-	told    map[string]bool // stages that have their line
+	told    map[string]bool // stages and notices that have their line
 	waiting []dueLine       // in the order in which they are due
 	drawn   bool            // the terminal's line is there
 	frame   int
@@ -112,6 +112,10 @@ func (p *progress) brief(name string) {
 // update tells what the daemon does; machine names which one it is done for,
 // if there are several.
 func (p *progress) update(machine string, u *api.Progress) {
+	if u.Notice != "" {
+		p.notice(u.Notice)
+		return
+	}
 	stage := strings.ReplaceAll(clean(u.Stage), "\n", " ")
 	if machine != "" {
 		stage = machine + ": " + stage
@@ -120,6 +124,17 @@ func (p *progress) update(machine string, u *api.Progress) {
 	defer p.mu.Unlock()
 	detail := strings.ReplaceAll(clean(u.Detail), "\n", " ")
 	p.begin(&api.Progress{Stage: stage, Detail: detail, Done: u.Done, Total: u.Total}, dueLine{stage, p.began.Add(quietFor), false})
+}
+
+// notice warns of something, once however many machines it is told for.
+func (p *progress) notice(line string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.told[line] {
+		p.told[line] = true
+		p.erase()
+		p.app.warn("%s", line)
+	}
 }
 
 // begin makes u what is told. Preconditions: p.mu is held.

@@ -24,6 +24,7 @@ import (
 	"banger/internal/daemon"
 	"banger/internal/daemon/daemontest"
 	"banger/internal/errkind"
+	"banger/internal/network"
 	"banger/internal/network/networktest"
 	"banger/internal/vmm/vmmtest"
 )
@@ -43,7 +44,7 @@ func bangerMain() int {
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	return Run(context.Background(), os.Args[1:], Stdio{os.Stdin, os.Stdout, os.Stderr}, Env{
 		Name: os.Args[0], Vars: os.Environ(), Root: os.Getenv("NOT_ROOT") == "",
-		PassOn:      []string{"BANGER_LOG_LEVEL", "GORACE", "FAIL_START", "FAKE_IMAGE"},
+		PassOn:      []string{"BANGER_LOG_LEVEL", "GORACE", "FAIL_START", "FAKE_IMAGE", "FIREWALL"},
 		testOnlyRun: filepath.Join(os.Getenv("BANGER_ROOT"), "run"),
 	})
 }
@@ -87,6 +88,11 @@ func serve(root string) error {
 		Net:     networktest.NewHost(),
 		Limits:  &daemontest.Limits{Dir: filepath.Join(dir, "cgroup")},
 		Dir:     dir,
+	}
+	if what := os.Getenv("FIREWALL"); what != "" {
+		w.Net.SetObstacles([]network.Obstacle{
+			{What: what, Hint: "nft it"}, {What: "table odd", Err: errors.New("it is odd"), Hint: "nft list it"},
+		})
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()

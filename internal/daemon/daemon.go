@@ -204,11 +204,7 @@ func warnings(ctx context.Context, mech Mechanisms) []string {
 		return append(list, "firewalls were not looked at: "+err.Error())
 	}
 	for _, o := range obstacles {
-		then := "let them through with"
-		if o.Err != nil {
-			then = "look at it with"
-		}
-		list = append(list, fmt.Sprintf("%s; %s: %s", o, then, o.Hint))
+		list = append(list, o.Advice())
 	}
 	return list
 }

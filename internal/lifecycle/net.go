@@ -285,6 +285,16 @@ func (m *Manager) KeepNetwork(ctx context.Context) {
 	}
 }
 
+// Obstacles tells which firewalls stand in machines' way, of those that can be
+// told of until ctx ends.
+func (m *Manager) Obstacles(ctx context.Context) []network.Obstacle {
+	found, err := m.d.Network.Obstacles(ctx)
+	if err != nil {
+		m.log.Warn("look for firewalls", "err", err)
+	}
+	return slices.DeleteFunc(found, func(o network.Obstacle) bool { return o.Err != nil })
+}
+
 // watchTaps notes in a machine's record that its tap was deleted: it runs on
 // without a network.
 func (m *Manager) watchTaps() {

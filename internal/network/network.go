@@ -110,6 +110,15 @@ func (o Obstacle) String() string {
 	return o.What + " keeps machines from the network"
 }
 
+// Advice tells what it does and what to paste.
+func (o Obstacle) Advice() string {
+	then := "let them through with"
+	if o.Err != nil {
+		then = "look at it with"
+	}
+	return fmt.Sprintf("%s; %s: %s", o, then, o.Hint)
+}
+
 // ErrCollision says that a subnet overlaps with a route of the host. The error
 // that wraps it names the route.
 var ErrCollision = errors.New("the subnet collides with a route of the host")

@@ -45,6 +45,10 @@ func (r *reporter) progress(stage, detail string, done, total int64) {
 	}
 }
 
+// notice tells what people should know, and waits until there is room for it.
+// Not after stop.
+func (r *reporter) notice(line string) { r.ch <- &api.Progress{Notice: line} }
+
 var _ lifecycle.Progress = (&reporter{}).progress
 
 // stop returns when nothing is being sent any more, so that the caller may

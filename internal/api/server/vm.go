@@ -26,7 +26,7 @@ func (s *Server) Create(ctx context.Context, req *connect.Request[api.CreateRequ
 	ctx = context.WithoutCancel(ctx)
 	v, err := s.m.Create(ctx, lifecycle.Request{Name: req.Msg.Spec.GetName(), Spec: fromSpec(req.Msg.Spec)}, r.progress)
 	if err == nil && !req.Msg.NoStart {
-		v, err = s.m.Start(ctx, v.ID, r.progress)
+		v, err = s.withWayOut(ctx, r, func() (vm.VM, error) { return s.m.Start(ctx, v.ID, r.progress) })
 	}
 	if err != nil {
 		return err
@@ -45,7 +45,8 @@ func (s *Server) Start(ctx context.Context, req *connect.Request[api.StartReques
 		return stream.Send(&api.StartResponse{Msg: &api.StartResponse_Progress{Progress: p}})
 	})
 	defer r.stop()
-	if v, err = s.m.Start(context.WithoutCancel(ctx), v.ID, r.progress); err != nil {
+	ctx = context.WithoutCancel(ctx)
+	if v, err = s.withWayOut(ctx, r, func() (vm.VM, error) { return s.m.Start(ctx, v.ID, r.progress) }); err != nil {
 		return err
 	}
 	r.stop()
@@ -62,7 +63,9 @@ func (s *Server) Restart(ctx context.Context, req *connect.Request[api.RestartRe
 		return stream.Send(&api.RestartResponse{Msg: &api.RestartResponse_Progress{Progress: p}})
 	})
 	defer r.stop()
-	if v, err = s.m.Restart(context.WithoutCancel(ctx), v.ID, graceOf(req.Msg.Grace), r.progress); err != nil {
+	ctx = context.WithoutCancel(ctx)
+	restart := func() (vm.VM, error) { return s.m.Restart(ctx, v.ID, graceOf(req.Msg.Grace), r.progress) }
+	if v, err = s.withWayOut(ctx, r, restart); err != nil {
 		return err
 	}
 	r.stop()
