@@ -97,15 +97,19 @@ type Traffic struct {
 // An Obstacle is a firewall that stands in the way, or may: one that cannot be
 // read.
 type Obstacle struct {
-	What string // "table ip filter, chain FORWARD (policy drop)"
-	Err  error  // of reading it; nil: it stands in the way
-	Hint string // a line to paste that lets machines through, or shows what cannot be read
+	What  string // "table ip filter, chain FORWARD (policy drop)"
+	Names bool   // it keeps machines from names alone, which they ask of the host
+	Err   error  // of reading it; nil: it stands in the way
+	Hint  string // a line to paste that lets machines through, or shows what cannot be read
 }
 
 // String tells what it does.
 func (o Obstacle) String() string {
 	if o.Err != nil {
 		return fmt.Sprintf("%s may keep machines from the network: %v", o.What, o.Err)
+	}
+	if o.Names {
+		return o.What + " keeps machines from names"
 	}
 	return o.What + " keeps machines from the network"
 }

@@ -3,8 +3,12 @@
 package e2e
 
 import (
+	"bytes"
+	"embed"
+	"fmt"
 	"net"
 	"net/netip"
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -13,28 +17,36 @@ import (
 	"banger/test/netns"
 )
 
+// Rule sets as the real programs write them.
+//
+//go:embed testdata
+var testdata embed.FS
+
 // A foreignFirewall is a ruleset of somebody else's that drops what it does not
 // know.
 type foreignFirewall struct {
-	name, rules string
-	what        []string // how its obstacles are told, sorted; none: there is none
-	// hint is the line of a tool that may not be here, and does what the rules
-	// in mends do; empty: every obstacle's line is run.
-	hint, mends string
+	name  string
+	tool  string   // whose rules they are: "nft", "iptables-nft" or "iptables-legacy"
+	rules string   // or the name of a file in testdata
+	what  []string // how its obstacles are told, sorted; none: there is none
+	// hints are lines, sorted, of a program that may not be here, and mends are
+	// the shell's that do what it does; without, every obstacle's line is run.
+	hints []string
+	mends string
 }
 
 var foreignFirewalls = []foreignFirewall{
-	{"policy", `table ip filter {
+	{"policy", "nft", `table ip filter {
 		chain FORWARD { type filter hook forward priority filter; policy drop; }
-	}`, []string{"table ip filter, chain FORWARD (policy drop)"}, "", ""},
-	{"lets answers through", `table inet mine {
+	}`, []string{"table ip filter, chain FORWARD (policy drop)"}, nil, ""},
+	{"lets answers through", "nft", `table inet mine {
 		chain forward { type filter hook forward priority 5; policy drop
 			ct state vmap { established : accept, related : accept, invalid : drop }
 			ct state { established, related } accept
 			iifname "docker0" accept
 		}
-	}`, []string{"table inet mine, chain forward (policy drop)"}, "", ""},
-	{"rejects at the end", `table inet mine {
+	}`, []string{"table inet mine, chain forward (policy drop)"}, nil, ""},
+	{"rejects at the end", "nft", `table inet mine {
 		chain others { ip saddr 198.18.0.0/15 accept
 			counter reject with icmpx admin-prohibited
 		}
@@ -42,31 +54,20 @@ var foreignFirewalls = []foreignFirewall{
 			iifname "lo" accept
 			jump others
 		}
-	}`, []string{"table inet mine, chain forward (a rule drops)"}, "", ""},
-	{"names too", `table ip filter {
+	}`, []string{"table inet mine, chain forward (a rule drops)"}, nil, ""},
+	{"names too", "nft", `table ip filter {
 		chain FORWARD { type filter hook forward priority filter; policy drop; }
 		chain INPUT { type filter hook input priority filter; policy drop
 			ct state established,related accept
 			tcp dport 22 accept
 		}
-	}`, []string{"table ip filter, chain FORWARD (policy drop)", "table ip filter, chain INPUT (policy drop)"}, "", ""},
-	{"frames", `table bridge mine {
+	}`, []string{"table ip filter, chain FORWARD (policy drop)", "table ip filter, chain INPUT (policy drop)"}, nil, ""},
+	{"frames", "nft", `table bridge mine {
 		chain forward { type filter hook forward priority 0; policy drop; }
-	}`, []string{"table bridge mine, chain forward (policy drop)"}, "", ""},
-	{"Docker", `table ip filter {
-		chain DOCKER-USER { counter return
-		}
-		chain DOCKER { }
-		chain FORWARD { type filter hook forward priority filter; policy drop
-			counter jump DOCKER-USER
-			oifname "docker0" ct state related,established accept
-			oifname "docker0" jump DOCKER
-			iifname "docker0" oifname != "docker0" accept
-		}
-	}`, nil, "", ""},
-	{"knows the way", `table inet mine {
+	}`, []string{"table bridge mine, chain forward (policy drop)"}, nil, ""},
+	{"knows the way", "nft", `table inet mine {
 		chain forward { type filter hook forward priority 0; policy drop
-			ct state established,related accept
+			ct state vmap { established : accept, related : accept, invalid : drop }
 			iifname "banger-*" accept
 		}
 		chain input { type filter hook input priority 0; policy drop
@@ -74,42 +75,8 @@ var foreignFirewalls = []foreignFirewall{
 			iifname "banger-*" udp dport 53 accept
 			iifname "banger-*" meta l4proto tcp tcp dport { 53, 80 } accept
 		}
-	}`, nil, "", ""},
-	{"firewalld", `table inet firewalld {
-		chain filter_IN_public { tcp dport 22 accept
-			meta l4proto { icmp, ipv6-icmp } accept
-			reject with icmpx admin-prohibited
-		}
-		chain filter_FWD_public { reject with icmpx admin-prohibited
-		}
-		chain filter_INPUT_ZONES { goto filter_IN_public
-		}
-		chain filter_FORWARD_ZONES { goto filter_FWD_public
-		}
-		chain filter_INPUT { type filter hook input priority filter + 10; policy accept
-			ct state { established, related } accept
-			ct status dnat accept
-			iifname "lo" accept
-			ct state invalid drop
-			jump filter_INPUT_ZONES
-			reject with icmpx admin-prohibited
-		}
-		chain filter_FORWARD { type filter hook forward priority filter + 10; policy accept
-			ct state { established, related } accept
-			ct status dnat accept
-			iifname "lo" accept
-			ct state invalid drop
-			ip6 daddr { ::/96, 2002::/24 } reject with icmpv6 addr-unreachable
-			jump filter_FORWARD_ZONES
-			reject with icmpx admin-prohibited
-		}
-	}`, []string{"table inet firewalld, chain filter_FORWARD (a rule drops)", "table inet firewalld, chain filter_INPUT (a rule drops)"},
-		"firewall-cmd --zone=trusted --add-interface=banger-abc123 && firewall-cmd --permanent --zone=trusted --add-interface=banger-abc123", `
-		add chain inet firewalld filter_IN_trusted { accept; }
-		add chain inet firewalld filter_FWD_trusted { accept; }
-		insert rule inet firewalld filter_INPUT_ZONES iifname "banger-abc123" goto filter_IN_trusted
-		insert rule inet firewalld filter_FORWARD_ZONES iifname "banger-abc123" goto filter_FWD_trusted`},
-	{"is about others", `table inet mine {
+	}`, nil, nil, ""},
+	{"is about others", "nft", `table inet mine {
 		chain forward { type filter hook forward priority 0; policy accept
 			iifname "eth7" drop
 			ip saddr 198.18.0.0/15 drop
@@ -121,7 +88,87 @@ var foreignFirewalls = []foreignFirewall{
 		chain out { type filter hook output priority 0; policy drop
 			accept
 		}
-	}`, nil, "", ""},
+	}`, nil, nil, ""},
+	{"Docker", "iptables-nft", "docker.rules", nil, nil, ""},
+	{"Docker by nftables", "nft", "docker.nft", nil, nil, ""},
+	{
+		"Docker by iptables-legacy", "iptables-legacy", "docker.rules",
+		[]string{"table filter of iptables-legacy, chain FORWARD (policy drop)"}, nil, "",
+	},
+	{
+		"ufw", "iptables-nft", "ufw.rules",
+		[]string{"table ip filter, chain FORWARD (policy drop)", "table ip filter, chain INPUT (policy drop)"},
+		[]string{
+			"ufw allow in on banger-abc123",
+			"ufw route allow in on banger-abc123 && ufw route allow out on banger-abc123",
+		}, `
+		iptables-nft -A ufw-user-input -i banger-abc123 -j ACCEPT
+		iptables-nft -A ufw-user-forward -i banger-abc123 -j ACCEPT
+		iptables-nft -A ufw-user-forward -o banger-abc123 -j ACCEPT`,
+	},
+	{
+		"firewalld", "nft", "firewalld.nft",
+		[]string{"table inet firewalld, chain filter_FORWARD (a rule drops)", "table inet firewalld, chain filter_INPUT (a rule drops)"},
+		slices.Repeat([]string{"firewall-cmd --zone=trusted --add-interface=banger-abc123 && " +
+			"firewall-cmd --permanent --zone=trusted --add-interface=banger-abc123"}, 2), `
+		nft 'add chain inet firewalld filter_IN_trusted { accept; }
+		add chain inet firewalld filter_FWD_trusted { accept; }
+		insert rule inet firewalld filter_INPUT_ZONES iifname "banger-abc123" goto filter_IN_trusted
+		insert rule inet firewalld filter_FORWARD_ZONES iifname "banger-abc123" goto filter_FWD_trusted'`,
+	},
+}
+
+// firewall returns the one of that name, for the daemon with a tag.
+func firewall(name, tag string) foreignFirewall {
+	i := slices.IndexFunc(foreignFirewalls, func(f foreignFirewall) bool { return f.name == name })
+	f := foreignFirewalls[i]
+	f.hints, f.mends = slices.Clone(f.hints), strings.ReplaceAll(f.mends, testTag, tag)
+	for i := range f.hints {
+		f.hints[i] = strings.ReplaceAll(f.hints[i], testTag, tag)
+	}
+	return f
+}
+
+// load has a host take the rules.
+func (f foreignFirewall) load(t *testing.T, host *netns.NS) {
+	t.Helper()
+	rules := f.rules
+	if text, err := testdata.ReadFile("testdata/" + f.rules); err == nil {
+		rules = string(text)
+	}
+	argv := []string{f.tool + "-restore"}
+	if f.tool == "nft" {
+		argv = []string{"nft", "-f", "-"}
+	}
+	c := exec.Command(argv[0], argv[1:]...)
+	c.Stdin = strings.NewReader(rules)
+	out := new(bytes.Buffer)
+	c.Stdout, c.Stderr = out, out
+	if err := host.Run(c); err != nil {
+		t.Fatalf("load the rules of %s: %v\n%s", f.name, err, out)
+	}
+}
+
+// foreignRules are what others have of rules on a host, as the tool that made
+// f lists them, without what is counted.
+func (f foreignFirewall) foreignRules(t *testing.T, host *netns.NS) string {
+	t.Helper()
+	if f.tool != "nft" {
+		return host.Output(t, "sh", "-c", f.tool+"-save | grep -v '^#'")
+	}
+	return withoutCounts(host.Output(t, "sh", "-c", "nft list tables | grep -v banger_ | while read -r t; do nft list $t; done"))
+}
+
+// unload takes from a host what others have of rules.
+func unload(t *testing.T, host *netns.NS) {
+	t.Helper()
+	host.Output(t, "sh", "-c", `set -e
+		nft list tables | grep -v banger_ | while read -r t; do nft delete $t; done
+		for t in $(cat /proc/thread-self/net/ip_tables_names); do
+			iptables-legacy -t $t -S | sed -n 's/^-P \([A-Z]*\) .*/-P \1 ACCEPT/p' | xargs -L1 iptables-legacy -t $t
+			iptables-legacy -t $t -F
+			iptables-legacy -t $t -X
+		done`)
 }
 
 // Another's firewall that drops is told of with a line that mends it, and
@@ -130,25 +177,22 @@ func TestNetworkForeignFirewall(t *testing.T) {
 	for _, f := range foreignFirewalls {
 		t.Run(f.name, func(t *testing.T) {
 			eachNetfilter(t, func(t *testing.T, b *netBed) {
-				b.host.Output(t, "nft", f.rules)
-				words := strings.Fields(f.rules)
-				table := func() string {
-					return withoutCounts(b.host.Output(t, "nft", "list", "table", words[1], words[2]))
-				}
-				before := table()
+				f.load(t, b.host)
+				before := f.foreignRules(t, b.host)
 				must(t, b.n.Apply(t.Context(), b.want))
 				obstacles, err := b.n.Obstacles(t.Context())
 				must(t, err)
-				var what []string
+				var what, hints []string
 				for _, o := range obstacles {
-					what = append(what, o.What)
+					what, hints = append(what, o.What), append(hints, o.Hint)
 				}
 				slices.Sort(what)
+				slices.Sort(hints)
 				if !slices.Equal(what, f.what) {
 					t.Fatalf("Obstacles = %q, want %q", what, f.what)
 				}
-				if len(f.what) > 0 && before != table() {
-					t.Error("Apply changed what is not ours")
+				if after := f.foreignRules(t, b.host); len(f.what) > 0 && before != after {
+					t.Errorf("Apply changed what is not ours: %s, was %s", after, before)
 				}
 				b.serve()
 				if len(f.what) > 0 { // and they are in the way indeed
@@ -158,17 +202,7 @@ func TestNetworkForeignFirewall(t *testing.T) {
 						b.a.sendIP(protoUDP, netip.MustParseAddr(netns.Outside), udp(1, 7777, bad))
 					}
 				}
-				for _, o := range obstacles {
-					switch {
-					case f.hint == "":
-						b.host.Output(t, "sh", "-c", o.Hint)
-					case o.Hint != f.hint:
-						t.Errorf("the hint is %q, want %q", o.Hint, f.hint)
-					}
-				}
-				if f.mends != "" {
-					b.host.Output(t, "nft", f.mends)
-				}
+				f.mend(t, b.host, hints)
 				if left, err := b.n.Obstacles(t.Context()); err != nil || len(left) > 0 {
 					t.Errorf("Obstacles after the hint = %v, %v", left, err)
 				}
@@ -176,6 +210,21 @@ func TestNetworkForeignFirewall(t *testing.T) {
 			})
 		})
 	}
+}
+
+// mend does what hints, sorted, are to do.
+func (f foreignFirewall) mend(t *testing.T, host *netns.NS, hints []string) {
+	t.Helper()
+	if f.mends == "" {
+		for _, h := range hints {
+			host.Output(t, "sh", "-c", h)
+		}
+		return
+	}
+	if !slices.Equal(hints, f.hints) {
+		t.Errorf("the hints are %q, want %q", hints, f.hints)
+	}
+	host.Output(t, "sh", "-ec", f.mends)
 }
 
 // serve has what guests should reach answer.
@@ -203,7 +252,8 @@ func (b *netBed) works() {
 // network.
 func TestNetworkDockerUser(t *testing.T) {
 	host, internet := netns.New(t)
-	host.Output(t, "nft", foreignFirewalls[5].rules)
+	firewall("Docker", testTag).load(t, host)
+	host.Output(t, "iptables-nft", "-A", "DOCKER-USER", "-j", "RETURN") // as Docker had it before 28
 	before := host.Output(t, "nft", "list", "ruleset")
 	chain := func() []string {
 		out := strings.TrimSpace(host.Output(t, "nft", "list", "chain", "ip", "filter", "DOCKER-USER"))
@@ -244,6 +294,62 @@ func TestNetworkDockerUser(t *testing.T) {
 	if after := host.Output(t, "nft", "list", "ruleset"); withoutCounts(after) != withoutCounts(before) {
 		t.Errorf("left behind:\n%s\nbefore:\n%s", after, before)
 	}
+}
+
+// Two daemons have their rules in Docker's chain beside each other's and a
+// user's, whom they do not touch; iptables can read them. What is lost when
+// Docker writes its own anew is put back.
+func TestNetworkDockerUserIsShared(t *testing.T) {
+	host, _ := netns.New(t)
+	docker := firewall("Docker", testTag)
+	iptables := func(args ...string) string {
+		return host.Output(t, append([]string{"iptables-nft"}, args...)...)
+	}
+	load := func() {
+		iptables("-F")
+		iptables("-X")
+		docker.load(t, host)
+		iptables("-A", "DOCKER-USER", "-i", "eth9", "-m", "comment", "--comment", "banger-abc123 is not mine", "-j", "DROP")
+	}
+	load()
+	ours := func(tag string) string {
+		return fmt.Sprintf("-A DOCKER-USER -i banger-%[1]s -m comment --comment banger-%[1]s -j ACCEPT\n"+
+			"-A DOCKER-USER -o banger-%[1]s -m comment --comment banger-%[1]s -j ACCEPT\n", tag)
+	}
+	wants := func(when string, rules ...string) {
+		t.Helper()
+		want := "-N DOCKER-USER\n" + strings.Join(rules, "") + "-A DOCKER-USER -i eth9 -m comment --comment \"banger-abc123 is not mine\" -j DROP\n"
+		if got := iptables("-S", "DOCKER-USER"); got != want {
+			t.Errorf("%s:\n%s\nwant:\n%s", when, got, want)
+		}
+	}
+	networks := newNetworks(t, host)
+	want := func(subnet, ip string) network.Want {
+		return network.Want{Subnet: netip.MustParsePrefix(subnet), Ports: []network.Port{{ID: "0000000a", IP: netip.MustParseAddr(ip), UID: 4010}}}
+	}
+	one, two := want("10.70.0.0/24", "10.70.0.2"), want("10.71.0.0/24", "10.71.0.2")
+	must(t, networks("abc123").Apply(t.Context(), one))
+	must(t, networks("abc124").Apply(t.Context(), two))
+	wants("both", ours("abc124"), ours("abc123"))
+	load()
+	wants("Docker has begun anew")
+	must(t, networks("abc124").Apply(t.Context(), two))
+	must(t, networks("abc123").Apply(t.Context(), one))
+	wants("both again", ours("abc123"), ours("abc124"))
+
+	// What a user puts before ours counts, and is left.
+	iptables("-I", "DOCKER-USER", "-i", netns.Uplink, "-j", "DROP")
+	must(t, networks("abc123").Apply(t.Context(), one))
+	found, err := networks("abc123").Obstacles(t.Context())
+	if err != nil || len(found) != 1 || found[0].What != "table ip filter, chain FORWARD (a rule drops)" {
+		t.Errorf("Obstacles = %v, %v", found, err)
+	}
+	iptables("-D", "DOCKER-USER", "-i", netns.Uplink, "-j", "DROP")
+
+	must(t, networks("abc123").CleanUp(t.Context())) // as the next daemon after a crash
+	wants("one has gone", ours("abc124"))
+	must(t, networks("abc124").CleanUp(t.Context()))
+	wants("both have gone")
 }
 
 // withoutCounts is a ruleset without what its counters counted.

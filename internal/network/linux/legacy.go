@@ -73,7 +73,7 @@ func (n *Network) obstructsLegacy(t *legacyTable, ps map[hook][]probe) (found []
 		if why := w.drops(base, ps[hook{false, *base.Hooknum}]); why != "" {
 			found = append(found, network.Obstacle{
 				What: fmt.Sprintf("table filter of iptables-legacy, chain %s (%s)", name, why),
-				Hint: n.legacyHint(t, name),
+				Hint: n.legacyHint(t, name), Names: name == "INPUT",
 			})
 		}
 	}

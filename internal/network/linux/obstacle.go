@@ -187,7 +187,7 @@ func (n *Network) obstructs(ctx context.Context, c *conn, tab *nftables.Table, c
 		if why != "" {
 			found = append(found, network.Obstacle{
 				What: fmt.Sprintf("table %s %s, chain %s (%s)", familyName(tab.Family), tab.Name, ch.Name, why),
-				Hint: n.hint(ch, chains),
+				Hint: n.hint(ch, chains), Names: *ch.Hooknum == *nftables.ChainHookInput,
 			})
 		}
 	}
