@@ -8,7 +8,7 @@ TOOL    := go tool -modfile=tools/go.mod
 
 # PROGRAM=PACKAGE, what running a machine takes and what testing takes.
 RUN_NEEDS  := qemu-system-x86_64=qemu-system-x86 mmdebstrap=mmdebstrap mkfs.ext4=e2fsprogs debugfs=e2fsprogs depmod=kmod
-TEST_NEEDS := $(RUN_NEEDS) ssh=openssh-client rsync=rsync git=git nft=nftables dig=bind9-dnsutils ping=iputils-ping nsenter=util-linux gcc=gcc qemu-img=qemu-utils busybox=busybox-static tmux=tmux ip=iproute2 pkill=procps python3=python3 pip3=python3-pip
+TEST_NEEDS := $(RUN_NEEDS) ssh=openssh-client rsync=rsync git=git nft=nftables iptables-nft=iptables dig=bind9-dnsutils ping=iputils-ping nsenter=util-linux gcc=gcc qemu-img=qemu-utils busybox=busybox-static tmux=tmux ip=iproute2 pkill=procps python3=python3 pip3=python3-pip
 
 .PHONY: quickstart build test test-unit test-e2e lab lab-shell fuzz lint gen bench soak vuln packages test-packages
 

@@ -5,6 +5,7 @@ package e2e
 import (
 	"bytes"
 	"embed"
+	"encoding/json"
 	"fmt"
 	"net"
 	"net/netip"
@@ -12,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"banger/internal/network"
 	"banger/test/netns"
@@ -154,7 +156,8 @@ func (f foreignFirewall) load(t *testing.T, host *netns.NS) {
 func (f foreignFirewall) foreignRules(t *testing.T, host *netns.NS) string {
 	t.Helper()
 	if f.tool != "nft" {
-		return host.Output(t, "sh", "-c", f.tool+"-save | grep -v '^#'")
+		// Of the table filter; each warns of what the other has.
+		return host.Output(t, "sh", "-c", f.tool+" -S 2>/dev/null")
 	}
 	return withoutCounts(host.Output(t, "sh", "-c", "nft list tables | grep -v banger_ | while read -r t; do nft list $t; done"))
 }
@@ -163,12 +166,10 @@ func (f foreignFirewall) foreignRules(t *testing.T, host *netns.NS) string {
 func unload(t *testing.T, host *netns.NS) {
 	t.Helper()
 	host.Output(t, "sh", "-c", `set -e
-		nft list tables | grep -v banger_ | while read -r t; do nft delete $t; done
-		for t in $(cat /proc/thread-self/net/ip_tables_names); do
-			iptables-legacy -t $t -S | sed -n 's/^-P \([A-Z]*\) .*/-P \1 ACCEPT/p' | xargs -L1 iptables-legacy -t $t
-			iptables-legacy -t $t -F
-			iptables-legacy -t $t -X
-		done`)
+		nft list tables | sed '/banger_/d; s/^/delete /' | nft -f -
+		if grep -q filter /proc/thread-self/net/ip_tables_names; then
+			printf '%s\n' '*filter' ':INPUT ACCEPT' ':FORWARD ACCEPT' COMMIT '*nat' COMMIT '*raw' COMMIT | iptables-legacy-restore
+		fi`)
 }
 
 // Another's firewall that drops is told of with a line that mends it, and
@@ -523,4 +524,71 @@ func TestNetworkOwner(t *testing.T) {
 	if _, err := net.InterfaceByName(tap); err == nil {
 		t.Error("the tap is on the host of the test")
 	}
+}
+
+// One machine behind one firewall after the other: it reaches the internet, or
+// is told of with a line that lets it, whoever else writes rules meanwhile. Of
+// br_netfilter nothing is needed.
+func TestFirewalls(t *testing.T) {
+	b := newBed(t, `memory = "96M"`)
+	serveHTTP(t, b.internet, netns.Outside+":80")
+	b.host.Output(t, "sh", "-c", "f=/proc/sys/net/bridge/bridge-nf-call-iptables; [ ! -e $f ] || echo 0 > $f")
+	docker := firewall("Docker", b.paths.Tag)
+	docker.load(t, b.host)
+	before := docker.foreignRules(t, b.host)
+	for i, name := range []string{"policy", "ufw", "firewalld", "Docker by iptables-legacy", "Docker by nftables", "Docker"} {
+		unload(t, b.host)
+		f := firewall(name, b.paths.Tag)
+		f.load(t, b.host)
+		if i == 0 { // whoever starts a machine hears of it
+			b.wants(0, "web\n", "FORWARD (policy drop) keeps machines from the network; let them through with: nft insert rule ip filter FORWARD ", "vm", "create", "web")
+		}
+		hints := b.hintsOfStatus()
+		if len(hints) != len(f.what) {
+			t.Errorf("behind %s, daemon status has the lines %q", name, hints)
+		}
+		if len(hints) > 0 {
+			b.guestCannot("web", "timeout 1 wget -qO- http://"+netns.Outside+"/")
+			f.mend(t, b.host, hints)
+		}
+		b.reachesOutside("web", "behind "+name)
+	}
+	// Docker starts anew, and at last all of ours crashes.
+	unload(t, b.host)
+	docker.load(t, b.host)
+	b.reachesOutside("web", "after Docker has written its rules anew")
+	pid := b.vmmPID("web")
+	b.killDaemon()
+	b.kill(pid)
+	b.must("vm", "list")
+	if after := docker.foreignRules(t, b.host); after != before {
+		t.Errorf("Docker's rules are\n%s\nwere\n%s", after, before)
+	}
+	unload(t, b.host)
+}
+
+// reachesOutside waits until a machine is answered from outside.
+func (b *bed) reachesOutside(name, when string) {
+	b.t.Helper()
+	b.eventually("the machine is answered "+when, 15*time.Second, func() bool {
+		out, ok := b.guest(name, "timeout 2 wget -qO- http://"+netns.Outside+"/")
+		return ok && strings.Contains(out, "you are "+netns.HostAddr)
+	})
+}
+
+// hintsOfStatus are the lines, sorted, that let machines through as daemon
+// status has them.
+func (b *bed) hintsOfStatus() (hints []string) {
+	b.t.Helper()
+	var st struct{ Warnings []string }
+	if err := json.Unmarshal([]byte(b.must("daemon", "status", "--json")), &st); err != nil {
+		b.t.Fatal(err)
+	}
+	for _, w := range st.Warnings {
+		if _, hint, ok := strings.Cut(w, "let them through with: "); ok {
+			hints = append(hints, hint)
+		}
+	}
+	slices.Sort(hints)
+	return hints
 }
