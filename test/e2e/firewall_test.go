@@ -547,8 +547,10 @@ func TestFirewalls(t *testing.T) {
 		if len(hints) != len(f.what) {
 			t.Errorf("behind %s, daemon status has the lines %q", name, hints)
 		}
-		if len(hints) > 0 {
+		if len(hints) > 0 && f.mends == "" { // of the others TestNetworkForeignFirewall shows it
 			b.guestCannot("web", "timeout 1 wget -qO- http://"+netns.Outside+"/")
+		}
+		if len(hints) > 0 {
 			f.mend(t, b.host, hints)
 		}
 		b.reachesOutside("web", "behind "+name)
