@@ -76,7 +76,7 @@ func newNetworks(t testing.TB, host *netns.NS) func(tag string) network.Network 
 }
 
 // The real network keeps what every network promises.
-func TestNetworkConforms(t *testing.T) {
+func TestNetworkSuiteLinux(t *testing.T) {
 	networktest.Run(t, func(t *testing.T) networktest.Harness {
 		host, _ := netns.New(t)
 		return networktest.Harness{

@@ -13,7 +13,7 @@ import (
 )
 
 // The real QEMU keeps what every driver promises.
-func TestQEMUConforms(t *testing.T) {
+func TestVMMSuiteQEMU(t *testing.T) {
 	current := filepath.Join(cacheDir, "kernels/debian-cloud/current")
 	busybox, err := exec.LookPath("busybox")
 	must(t, err)

@@ -7,7 +7,7 @@ import (
 	"banger/internal/disk"
 )
 
-func TestFakeLayers(t *testing.T) {
+func TestDiskSuiteFake(t *testing.T) {
 	RunLayers(t, func(*testing.T) disk.Layers { return Layers{} })
 }
 

@@ -26,7 +26,7 @@ import (
 	"banger/internal/errkind"
 )
 
-func TestSuite(t *testing.T) {
+func TestDiskSuiteDmsnap(t *testing.T) {
 	wantNothingLeft(t)
 	disktest.RunLayers(t, func(*testing.T) disk.Layers { return testLayers() })
 }

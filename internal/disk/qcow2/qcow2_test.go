@@ -13,7 +13,7 @@ import (
 	"banger/internal/hostcmd"
 )
 
-func TestSuite(t *testing.T) {
+func TestDiskSuiteQcow2(t *testing.T) {
 	disktest.RunLayers(t, func(*testing.T) disk.Layers { return Layers{} })
 }
 

@@ -8,7 +8,7 @@ import (
 	"banger/internal/network"
 )
 
-func TestFake(t *testing.T) {
+func TestNetworkSuiteFake(t *testing.T) {
 	Run(t, func(t *testing.T) Harness {
 		h := NewHost()
 		return Harness{

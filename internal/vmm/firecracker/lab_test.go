@@ -46,7 +46,7 @@ func labGuest(t *testing.T) vmmtest.Guest {
 }
 
 // The real Firecracker keeps what every driver promises.
-func TestFirecrackerConforms(t *testing.T) {
+func TestVMMSuiteFirecracker(t *testing.T) {
 	g := labGuest(t)
 	vmmtest.Run(t, func(*testing.T) vmmtest.Harness {
 		return vmmtest.Harness{Driver: New(Options{}), Finder: &handle.Finder{}, Spec: g.Spec}
@@ -54,7 +54,7 @@ func TestFirecrackerConforms(t *testing.T) {
 }
 
 // So does QEMU where the processor runs its guests.
-func TestQEMUConforms(t *testing.T) {
+func TestVMMSuiteQEMUWithKVM(t *testing.T) {
 	g := labGuest(t)
 	d := qemu.New(qemu.Options{})
 	if !d.Capabilities().Accelerated {

@@ -31,7 +31,7 @@ func fakeSpec(t *testing.T) vmm.Spec {
 	return s
 }
 
-func TestFake(t *testing.T) {
+func TestVMMSuiteFake(t *testing.T) {
 	Run(t, func(t *testing.T) Harness {
 		h := NewHost()
 		t.Cleanup(func() {
