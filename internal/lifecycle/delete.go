@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"banger/internal/errkind"
@@ -67,19 +68,28 @@ func (m *Manager) remove(ctx context.Context, v vm.VM) (vm.VM, error) {
 	}
 	ctx, cancel := m.detached(ctx, deleteTime)
 	defer cancel()
-	if err := m.removeDisks(v)(ctx); err != nil {
+	if err := m.timed(v, "remove disks", m.removeDisks(v))(ctx); err != nil {
 		return m.faulty(ctx, v, fmt.Errorf("disk: %w", err))
 	}
-	if err := m.d.Records.Delete(ctx, v.ID); err != nil {
+	// Both wait for the host's disk.
+	var key sync.WaitGroup
+	key.Go(func() { m.forgetHostKey(v) })
+	err := m.timed(v, "remove record", func(ctx context.Context) error { return m.d.Records.Delete(ctx, v.ID) })(ctx)
+	key.Wait()
+	if err != nil {
 		return v, err
-	}
-	if err := m.d.KnownHosts.Remove(string(v.ID)); err != nil {
-		// A key of a machine that is no more harms nobody: deleting, which is
-		// what makes room on a full disk, has succeeded.
-		m.log.Warn("forget the host key", "vm", v.ID, "err", err)
 	}
 	m.log.Info("deleted", "vm", v.ID, "name", v.Name)
 	return v, nil
+}
+
+// forgetHostKey removes a machine from the known hosts. The key of one that is no
+// more harms nobody: if it cannot be removed, deleting, which is what makes room
+// on a full disk, has succeeded all the same.
+func (m *Manager) forgetHostKey(v vm.VM) {
+	if err := m.d.KnownHosts.Remove(string(v.ID)); err != nil {
+		m.log.Warn("forget the host key", "vm", v.ID, "err", err)
+	}
 }
 
 // faulty records that deleting failed: something may be left on the host.

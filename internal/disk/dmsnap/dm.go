@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -71,7 +72,7 @@ func dmMake(name string, table []target, flags uint32) (dev uint64, err error) {
 	if _, err := dmCall(unix.DM_DEV_CREATE, name, 0, 0, nil); err != nil {
 		return 0, fmt.Errorf("create device %s: %w", name, hostError(err))
 	}
-	if _, err := dmCall(unix.DM_TABLE_LOAD, name, flags, 0, table); err != nil {
+	if err := dmLoad(name, flags, table); err != nil {
 		err = fmt.Errorf("give device %s its table of %s: %w", name, table[len(table)-1].kind, err)
 		return 0, errkind.WithHint(err, "dmesg | grep device-mapper | tail")
 	}
@@ -82,6 +83,22 @@ func dmMake(name string, table []target, flags uint32) (dev uint64, err error) {
 	}
 	return a.dev, nil
 }
+
+// dmLoad gives a device its table. While another snapshot's removal is under way
+// the kernel may say that it has no memory: up to 6.12, dm-bufio's slab cache has
+// the same name for all, and one is refused until the other is gone from sysfs.
+func dmLoad(name string, flags uint32, table []target) error {
+	for wait := time.Millisecond; ; wait *= 2 {
+		_, err := dmCall(unix.DM_TABLE_LOAD, name, flags, 0, table)
+		if err != unix.ENOMEM || wait > loadLimit {
+			return err
+		}
+		time.Sleep(wait)
+	}
+}
+
+// loadLimit is the longest wait of [dmLoad]; all of them are twice as long.
+const loadLimit = 512 * time.Millisecond
 
 // dmRemove removes a device. That there is none is no error; [unix.EBUSY] is
 // that it is in use.
