@@ -10,7 +10,7 @@ TOOL    := go tool -modfile=tools/go.mod
 RUN_NEEDS  := qemu-system-x86_64=qemu-system-x86 mmdebstrap=mmdebstrap mkfs.ext4=e2fsprogs debugfs=e2fsprogs depmod=kmod
 TEST_NEEDS := $(RUN_NEEDS) ssh=openssh-client rsync=rsync git=git nft=nftables iptables-nft=iptables dig=bind9-dnsutils ping=iputils-ping nsenter=util-linux gcc=gcc qemu-img=qemu-utils busybox=busybox-static tmux=tmux ip=iproute2 pkill=procps python3=python3 pip3=python3-pip
 
-.PHONY: quickstart build test test-unit test-e2e lab lab-shell fuzz lint gen bench soak vuln packages test-packages
+.PHONY: quickstart build test test-unit test-e2e lab lab-shell suites fuzz lint gen bench bench-lab soak vuln packages test-packages
 
 # From nothing to a machine that has printed its name.
 quickstart: packages build
@@ -25,7 +25,7 @@ test-packages:
 build:
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
 
-test: test-packages lint test-unit fuzz test-e2e
+test: test-packages lint test-unit fuzz test-e2e lab
 
 # Every fuzz target for a moment.
 fuzz:
@@ -43,13 +43,20 @@ test-e2e: build
 lab: test-packages
 	BANGER_LAB_RUN='$(RUN)' go test -tags lab -count=1 -timeout 20m -v -run '$(if $(RUN),TestLab,.)' ./test/lab
 
+# Which conformance suite passed where, as a table.
+suites: test-packages
+	scripts/suites
+
 # A shell in the emulated host in which KVM and device-mapper are real.
 lab-shell: test-packages
 	go run ./test/lab/shell
 
 # The table of docs/benchmarks.md.
 bench: test-packages build
-	go test -tags bench -count=1 -timeout 60m -run TestBench -v ./test/bench
+	go test -tags bench -count=1 -timeout 60m -run 'TestBench$$' -v ./test/bench
+
+bench-lab: test-packages
+	go test -tags lab,bench -count=1 -timeout 60m -run 'TestBench$$' -v ./test/lab
 
 # What repeats, at length; fuzzing for minutes.
 soak: test-packages build

@@ -118,7 +118,7 @@ func (l *Lab) boot(ctx context.Context) error {
 }
 
 // killWhenStill kills a lab that does not answer any more, so that nothing waits
-// for it: emulated SVM loses its interrupts now and then.
+// for it: what is emulated may come to a stop.
 func (l *Lab) killWhenStill() {
 	tick := time.NewTicker(stillTime / 4)
 	defer tick.Stop()
@@ -177,9 +177,7 @@ func (l *Lab) args() []string {
 	args := []string{
 		"-machine", "q35", "-accel", "tcg,thread=multi",
 		"-cpu", "EPYC,+svm,+npt", // of nested virtualisation, AMD's alone is emulated
-		// On two processors, emulated SVM loses its way with several guests:
-		// wild stacks, triple faults.
-		"-smp", "1", "-m", memory,
+		"-smp", "2", "-m", memory,
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-kernel", filepath.Join(l.o.Parts, "vmlinuz"), "-initrd", l.path("initrd"),
 		"-append", "console=ttyS0 quiet panic=1 loglevel=4",

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -30,12 +31,21 @@ type suite struct {
 // suites are what is real in the lab alone.
 var suites = []suite{
 	{name: "dmsnap", pkg: "banger/internal/disk/dmsnap", tags: "lab failpoints", time: 5 * time.Minute},
-	{name: "firecracker", pkg: "banger/internal/vmm/firecracker", tags: "lab", time: 10 * time.Minute},
-	{
-		name: "e2e", pkg: "banger/test/e2e", tags: "e2e", time: 15 * time.Minute,
-		run: "^(TestHandles|TestAllKilled|TestVMMKilled|TestStartFailsAtEveryStep|TestDaemonDiesAtEveryStep|TestGuestFillsTheHostsDisk|TestGuestEndsItself|TestPersistent|TestStats)$",
-		env: map[string]string{"BANGER_E2E_PARTS": "/parts", "BANGER_E2E_DRIVER": "firecracker", "BANGER_SOAK_ROUNDS": "2"},
-	},
+	{name: "cgroup", pkg: "banger/internal/cgroup", tags: "lab", time: 5 * time.Minute},
+	{name: "firecracker", pkg: "banger/internal/vmm/firecracker", tags: "lab", run: "^(TestVMMSuite.*|TestDevices|TestSnapshot|TestRefused)$", time: 10 * time.Minute},
+	endToEnd("steps", "firecracker", "TestStartFailsAtEveryStep", "TestDaemonDiesAtEveryStep", "TestStartEndsBetweenGroupAndVMM"),
+	endToEnd("host", "firecracker", "TestFirewalls", "TestGuestFillsTheHostsDisk", "TestLimits", "TestTooMuchMemory", "TestStats"),
+	endToEnd("life", "firecracker", "TestHandles", "TestAllKilled", "TestVMMKilled", "TestVMMKilledDuringBoot", "TestGuestEndsItself", "TestPersistent"),
+	endToEnd("qemu", "qemu", "TestHandles", "TestAllKilled", "TestVsockAddressTaken"),
+}
+
+// endToEnd are tests of test/e2e, with machines of one driver.
+func endToEnd(name, driver string, tests ...string) suite {
+	return suite{
+		name: name, pkg: "banger/test/e2e", tags: "e2e", time: 15 * time.Minute,
+		run: "^(" + strings.Join(tests, "|") + ")$",
+		env: map[string]string{"BANGER_E2E_PARTS": "/parts", "BANGER_E2E_DRIVER": driver, "BANGER_SOAK_ROUNDS": "1"},
+	}
 }
 
 // TestLab runs the suites, each in a lab of its own, or of each of them the tests
@@ -87,10 +97,14 @@ func options(t *testing.T, share string) Options {
 	return o
 }
 
-// compile builds a suite's binary.
+// compile builds a suite's binary, unless it is there.
 func compile(t *testing.T, s suite, dir string) {
 	t.Helper()
-	c := exec.Command("go", "test", "-c", "-tags", s.tags, "-o", filepath.Join(dir, s.name+".test"), s.pkg)
+	path := filepath.Join(dir, filepath.Base(s.pkg)+".test")
+	if _, err := os.Stat(path); err == nil {
+		return
+	}
+	c := exec.Command("go", "test", "-c", "-tags", s.tags, "-o", path, s.pkg)
 	c.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := c.CombinedOutput(); err != nil {
 		t.Fatalf("compile %s: %v\n%s", s.name, err, out)
@@ -105,7 +119,7 @@ func runSuite(t *testing.T, l *Lab, s suite) {
 	run := cmp.Or(os.Getenv("BANGER_LAB_RUN"), s.run, ".")
 	out := &lines{before: "[" + s.name + "] "}
 	code, err := l.Run(ctx, Command{
-		Argv: []string{"/share/" + s.name + ".test", "-test.v", "-test.run", run, "-test.timeout", fmt.Sprint(s.time)},
+		Argv: []string{"/share/" + filepath.Base(s.pkg) + ".test", "-test.v", "-test.run", run, "-test.timeout", fmt.Sprint(s.time)},
 		Env:  s.env, Dir: "/tmp",
 		Stdout: out, Stderr: out,
 	})
