@@ -34,13 +34,7 @@ func (b *bench) newFloor() *floor {
 	f := &floor{t: b.t, dir: filepath.Join(b.root, "floor")}
 	check(b.t, os.Mkdir(f.dir, 0o700))
 	b.banger("vm", "create", "--network", "none", "model") // the floor has no tap
-	var m struct {
-		Dir     string `json:"vm_dir"`
-		Image   string
-		Kernel  string
-		Handles struct{ PID int }
-	}
-	b.json(&m, "vm", "show", "model")
+	m := b.show("model")
 	var img struct{ Path string }
 	b.json(&img, "image", "show", m.Image)
 	var kern struct {
@@ -51,11 +45,7 @@ func (b *bench) newFloor() *floor {
 	initrd, err := os.ReadFile(filepath.Join(m.Dir, "initrd"))
 	check(b.t, err)
 	check(b.t, os.WriteFile(filepath.Join(f.dir, "initrd"), initrd, 0o600))
-	found := regexp.MustCompile(`"token":"([0-9a-f]{32})"`).FindAllSubmatch(initrd, -1)
-	if len(found) == 0 {
-		b.t.Fatal("the initramfs holds no token")
-	}
-	f.token = string(found[len(found)-1][1])
+	f.token = tokenIn(b.t, initrd)
 	cmdline, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", m.Handles.PID))
 	check(b.t, err)
 	args := strings.Split(string(cmdline), "\x00")
@@ -69,14 +59,23 @@ func (b *bench) newFloor() *floor {
 	return f
 }
 
+// tokenIn is what greets the agent of the machine that has the initramfs.
+func tokenIn(t *testing.T, initrd []byte) string {
+	found := regexp.MustCompile(`"token":"([0-9a-f]{32})"`).FindAllSubmatch(initrd, -1)
+	if len(found) == 0 {
+		t.Fatal("the initramfs holds no token")
+	}
+	return string(found[len(found)-1][1])
+}
+
 // once starts the guest, runs true in it and kills it. Making its disks is not
 // in the time.
 func (f *floor) once() time.Duration {
 	root, work := f.dir+"/root.qcow2", f.dir+"/work.ext4"
-	f.run("qemu-img", "create", "-q", "-f", "qcow2", "-b", f.image, "-F", "raw", root, "16G")
+	run(f.t, "qemu-img", "create", "-q", "-f", "qcow2", "-b", f.image, "-F", "raw", root, "16G")
 	_ = os.Remove(work)
-	f.run("truncate", "-s", "8G", work)
-	f.run("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard", work)
+	run(f.t, "truncate", "-s", "8G", work)
+	run(f.t, "mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard", work)
 	ctx, cancel := context.WithTimeout(f.t.Context(), time.Minute)
 	defer cancel()
 	start := time.Now()
@@ -85,18 +84,7 @@ func (f *floor) once() time.Duration {
 	check(f.t, c.Start())
 	a, err := transport.Dialer{}.Dial(ctx, guest.Endpoint{Kind: "serial", Path: f.dir + "/agent.sock", Token: f.token})
 	check(f.t, err)
-	st := a.Exec(ctx)
-	check(f.t, st.Send(&wire.ExecRequest{Msg: &wire.ExecRequest_Start{Start: &wire.ExecStart{Argv: []string{"true"}}}}))
-	for {
-		r, err := st.Receive()
-		check(f.t, err)
-		if e := r.GetExit(); e != nil {
-			if e.Code != 0 {
-				f.t.Fatalf("true ended with %d %s", e.Code, e.Error)
-			}
-			break
-		}
-	}
+	runOnce(f.t, ctx, a, "true")
 	check(f.t, c.Process.Kill())
 	_ = c.Wait()
 	took := time.Since(start)
@@ -104,9 +92,20 @@ func (f *floor) once() time.Duration {
 	return took
 }
 
-func (f *floor) run(argv ...string) {
-	f.t.Helper()
-	if out, err := exec.Command(argv[0], argv[1:]...).CombinedOutput(); err != nil {
-		f.t.Fatalf("%q: %v\n%s", argv, err, out)
+// runOnce runs a command in the guest and returns what it printed.
+func runOnce(t *testing.T, ctx context.Context, a guest.Agent, argv ...string) string {
+	st := a.Exec(ctx)
+	check(t, st.Send(&wire.ExecRequest{Msg: &wire.ExecRequest_Start{Start: &wire.ExecStart{Argv: argv}}}))
+	var out []byte
+	for {
+		r, err := st.Receive()
+		check(t, err)
+		out = append(out, r.GetStdout()...)
+		if e := r.GetExit(); e != nil {
+			if e.Code != 0 {
+				t.Fatalf("%q ended with %d %s", argv, e.Code, e.Error)
+			}
+			return string(out)
+		}
 	}
 }
