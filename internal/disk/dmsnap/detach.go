@@ -75,6 +75,7 @@ func (ls *Layers) clearLoops(ctx context.Context, l disk.Layer, users []uint32) 
 	var last uint64
 	dev := func() (uint64, bool) { return last, last != 0 }
 	return ls.outlast(ctx, dev, users, func() (err error) {
+		last = 0
 		eachCowLoop(l, func(lp *loop) {
 			last = lp.dev
 			// One in use clears itself when it no longer is.
@@ -82,7 +83,7 @@ func (ls *Layers) clearLoops(ctx context.Context, l disk.Layer, users []uint32) 
 				err = fmt.Errorf("clear %s: %w", lp.path, e)
 			}
 		})
-		if err != nil {
+		if err != nil || last == 0 {
 			return err
 		}
 		eachCowLoop(l, func(lp *loop) { err = fmt.Errorf("clear %s: %w", lp.path, unix.EBUSY) })
