@@ -7,6 +7,7 @@ import (
 	"context"
 	_ "embed"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -60,14 +61,17 @@ func firecrackerRows(t *testing.T) []*row {
 // machine of its own. That the machine is deleted is not in the time.
 func (b *bench) firstAnswer() time.Duration {
 	c := b.cmd("vm", "run", "--", "echo", "hello")
+	var errs bytes.Buffer
+	c.Stderr = &errs
 	out, err := c.StdoutPipe()
 	check(b.t, err)
 	start := time.Now()
 	check(b.t, b.start(c))
 	_, err = io.ReadFull(out, make([]byte, len("hello\n")))
 	took := time.Since(start)
-	check(b.t, err)
-	check(b.t, c.Wait())
+	if err := errors.Join(err, c.Wait()); err != nil {
+		b.t.Fatalf("banger %q: %v\n%s", c.Args, err, errs.Bytes())
+	}
 	return took
 }
 
