@@ -262,6 +262,14 @@ func (m *Manager) find(ctx context.Context, v vm.VM) (vmm.Process, error) {
 	return m.d.Finder.Find(ctx, d.Signature(m.ref(v)), vmm.Hint{PID: h.PID, StartTime: h.StartTime})
 }
 
+// findOf is find, quicker where mach (nil: there is none) tells the process.
+func (m *Manager) findOf(ctx context.Context, v vm.VM, d Driver, mach vmm.Machine) (vmm.Process, error) {
+	if mach == nil || mach.PID() == 0 {
+		return m.find(ctx, v)
+	}
+	return m.d.Finder.Find(ctx, d.Signature(m.ref(v)), vmm.Hint{PID: mach.PID()})
+}
+
 // detached is a context for work that must end whoever asked for it goes away.
 func (m *Manager) detached(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(ctx), d)

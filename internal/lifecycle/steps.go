@@ -192,7 +192,7 @@ func (m *Manager) launch(v vm.VM, b *boot) func(context.Context) error {
 // writing failed (noted) is told apart: without the file the machine is found
 // all the same.
 func (m *Manager) adopt(ctx context.Context, v vm.VM, d Driver, mach vmm.Machine) (noted, err error) {
-	p, err := m.find(ctx, v)
+	p, err := m.findOf(ctx, v, d, mach)
 	if err != nil {
 		if mach != nil {
 			mach.Close()

@@ -15,7 +15,9 @@ import (
 	"banger/internal/network"
 )
 
-// Check looks whether the host has what Apply needs; see [network.Network].
+// Check looks whether the host has what Apply needs; see [network.Network]. Rules
+// are tried until they were taken once: taking a transaction back costs the kernel
+// a grace period, and machines are made every moment.
 func (n *Network) Check(context.Context) error {
 	if os.Geteuid() != 0 {
 		return errkind.WithHint(errkind.New(errkind.Host, "bridges and taps need root"), "sudo banger daemon start")
@@ -25,12 +27,17 @@ func (n *Network) Check(context.Context) error {
 		return fmt.Errorf("open %s: %w", tunDevice, hostLacks(err, "tun"))
 	}
 	unix.Close(fd)
+	if n.tried.Load() {
+		return nil
+	}
 	c, err := open()
 	if err != nil {
 		return errkind.Wrap(errkind.Host, err)
 	}
 	defer c.close()
-	return n.checkRules(c)
+	err = n.checkRules(c)
+	n.tried.Store(err == nil)
+	return err
 }
 
 // checkRules has the kernel look at all rules without taking any: the

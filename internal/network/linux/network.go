@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
@@ -34,6 +35,8 @@ type Network struct {
 	turn    chan struct{} // holds one token while a call is at work
 	conn    *conn         // of whoever has the turn; nil: none is open
 	adopted chan struct{} // holds one token if Watch is to look again
+
+	tried atomic.Bool // the kernel took the rules once; what it has it keeps
 
 	noted []string // uplinks that this process switched on; whoever has turn may use it
 
