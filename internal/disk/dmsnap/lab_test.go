@@ -12,7 +12,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -737,41 +736,4 @@ func TestLoopsExhausted(t *testing.T) {
 	if errkind.Of(err) != errkind.Host || len(errkind.Hints(err)) != 1 || strings.Contains(err.Error(), "\n") {
 		t.Errorf("Attach = %+v, %v, hints %q", d, err, errkind.Hints(err))
 	}
-}
-
-// Attach against the tools of which it saves the start, interleaved.
-func TestAttachIsQuick(t *testing.T) {
-	wantNothingLeft(t)
-	ls, l := testLayers(), newLayer(t, "a1", 64<<20, 64<<20)
-	must(t, ls.Create(t.Context(), l))
-	other := newLayer(t, "b2", 64<<20, 64<<20)
-	must(t, ls.Create(t.Context(), other))
-	const rounds = 15
-	var ours, gone, hand []time.Duration
-	clock := func(to *[]time.Duration, f func()) {
-		began := time.Now()
-		f()
-		*to = append(*to, time.Since(began))
-	}
-	for range rounds {
-		clock(&ours, func() { attach(t, ls, l) })
-		clock(&gone, func() { detach(t, ls, l) })
-		clock(&hand, func() {
-			base := strings.TrimSpace(tool(t, "losetup", "--find", "--show", "--read-only", other.Base))
-			cow := strings.TrimSpace(tool(t, "losetup", "--find", "--show", ls.Path(other)))
-			tool(t, "dmsetup", "create", "by-hand", "--noudevsync", "--table",
-				fmt.Sprintf("0 %d snapshot %s %s P 8", 64<<20/512, base, cow))
-		})
-		tool(t, "sh", "-c", "dmsetup remove --noudevsync by-hand; losetup -D")
-	}
-	o, h := median(ours), median(hand)
-	t.Logf("attach: %s in process, %s by losetup and dmsetup (%.2f); detach: %s", o, h, float64(o)/float64(h), median(gone))
-	if o > h/4 {
-		t.Errorf("attach took %s, more than a quarter of %s", o, h)
-	}
-}
-
-func median(ds []time.Duration) time.Duration {
-	slices.Sort(ds)
-	return ds[len(ds)/2].Round(10 * time.Microsecond)
 }
