@@ -42,6 +42,10 @@ type Driver interface {
 	CleanUp(ctx context.Context, s Spec) error
 }
 
+// AgentPort is where agents listen on vsock, in guests of every driver that gives
+// them one.
+const AgentPort = 42070
+
 // Capabilities are the facts about a driver that others decide on.
 type Capabilities struct {
 	// Disk formats that Spec.Disks may have.

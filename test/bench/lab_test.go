@@ -25,15 +25,13 @@ import (
 	"banger/internal/disk/dmsnap"
 	"banger/internal/guest"
 	"banger/internal/guest/transport"
+	"banger/internal/vmm"
 )
 
 // bareScript comes along with the test: the lab has no sources.
 //
 //go:embed bare-firecracker
 var bareScript []byte
-
-// agentPort is the vsock port on which the agent is dialled.
-const agentPort = 42070
 
 // TestInLab measures what is real in the lab alone, beside its floors there.
 func TestInLab(t *testing.T) {
@@ -196,7 +194,7 @@ func (f *bareFirecracker) once() time.Duration {
 	c := exec.CommandContext(ctx, filepath.Join(f.dir, "bare-firecracker"))
 	c.Env = append(os.Environ(), "DIR="+f.dir)
 	check(f.t, f.start(c))
-	a, err := transport.Dialer{}.Dial(ctx, guest.Endpoint{Kind: "vsock-unix", Path: f.vsock, Port: agentPort, Token: f.token})
+	a, err := transport.Dialer{}.Dial(ctx, guest.Endpoint{Kind: "vsock-unix", Path: f.vsock, Port: vmm.AgentPort, Token: f.token})
 	check(f.t, err)
 	if got := runOnce(f.t, ctx, a, "echo", "hello"); got != "hello\n" {
 		f.t.Fatalf("echo printed %q", got)

@@ -37,9 +37,6 @@ import (
 // Name is the driver's name in commands and records.
 const Name = "firecracker"
 
-// agentPort is where agents listen on vsock.
-const agentPort = 42070
-
 const (
 	// extraMemory: Firecracker itself takes under 3 MB, and its log and disks'
 	// page cache what is left, which the kernel takes back as it needs to. Less of
@@ -81,7 +78,7 @@ func (d *Driver) Capabilities() vmm.Capabilities {
 		Formats:     []vmm.Format{vmm.Raw},
 		EndByReboot: true,
 		NoSerials:   true,
-		VsockPort:   agentPort,
+		VsockPort:   vmm.AgentPort,
 		Accelerated: true,
 
 		ExtraMemory:  extraMemory,

@@ -100,7 +100,7 @@ func (m *machine) settle() {
 func (m *machine) PID() int { return m.pid }
 
 func (m *machine) Agent() vmm.Endpoint {
-	return vmm.Endpoint{Kind: vmm.VsockUnix, Path: m.spec.AgentSock, Port: agentPort}
+	return vmm.Endpoint{Kind: vmm.VsockUnix, Path: m.spec.AgentSock, Port: vmm.AgentPort}
 }
 
 func (m *machine) Status(ctx context.Context) (vmm.Status, error) {

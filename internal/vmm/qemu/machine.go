@@ -103,7 +103,7 @@ func (m *machine) PID() int { return m.pid }
 
 func (m *machine) Agent() vmm.Endpoint {
 	if m.cid != 0 {
-		return vmm.Endpoint{Kind: vmm.Vsock, CID: m.cid, Port: agentPort}
+		return vmm.Endpoint{Kind: vmm.Vsock, CID: m.cid, Port: vmm.AgentPort}
 	}
 	return vmm.Endpoint{Kind: vmm.Serial, Path: m.spec.AgentSock}
 }

@@ -105,7 +105,7 @@ func (d *Driver) Capabilities() vmm.Capabilities {
 		c.ExtraMemory += tcgMemory
 	}
 	if d.vsock {
-		c.VsockPort = agentPort
+		c.VsockPort = vmm.AgentPort
 	}
 	return c
 }

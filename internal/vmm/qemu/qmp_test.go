@@ -107,7 +107,7 @@ func TestMachineStatus(t *testing.T) {
 func TestMachineAgent(t *testing.T) {
 	for cid, want := range map[uint32]vmm.Endpoint{
 		0:       {Kind: vmm.Serial, Path: "/r/agent.sock"},
-		1 << 31: {Kind: vmm.Vsock, CID: 1 << 31, Port: agentPort},
+		1 << 31: {Kind: vmm.Vsock, CID: 1 << 31, Port: vmm.AgentPort},
 	} {
 		ours, theirs := net.Pipe()
 		p := &pretendQMP{Conn: theirs, cid: cid}

@@ -20,9 +20,6 @@ const (
 	vhostVsock = "/dev/vhost-vsock"
 	vsockHint  = "modprobe vhost_vsock"
 
-	// agentPort is where agents listen on vsock.
-	agentPort = 42070
-
 	// setGuestCID is VHOST_VSOCK_SET_GUEST_CID of linux/vhost.h.
 	setGuestCID = 0x4008af60
 
