@@ -63,7 +63,7 @@ func (s *Server) bringUp(ctx context.Context, in *api.RunStart, stream *runStrea
 	if err != nil {
 		return vm.VM{}, err
 	}
-	up, err := s.withWayOut(ctx, r, func() (vm.VM, error) { return s.m.Start(ctx, v.ID, r.progress) })
+	up, err := s.withWayOut(ctx, r, v, func() (vm.VM, error) { return s.m.Start(ctx, v.ID, r.progress) })
 	if err != nil {
 		return v, err
 	}

@@ -26,7 +26,7 @@ func (s *Server) Create(ctx context.Context, req *connect.Request[api.CreateRequ
 	ctx = context.WithoutCancel(ctx)
 	v, err := s.m.Create(ctx, lifecycle.Request{Name: req.Msg.Spec.GetName(), Spec: fromSpec(req.Msg.Spec)}, r.progress)
 	if err == nil && !req.Msg.NoStart {
-		v, err = s.withWayOut(ctx, r, func() (vm.VM, error) { return s.m.Start(ctx, v.ID, r.progress) })
+		v, err = s.withWayOut(ctx, r, v, func() (vm.VM, error) { return s.m.Start(ctx, v.ID, r.progress) })
 	}
 	if err != nil {
 		return err
@@ -46,7 +46,7 @@ func (s *Server) Start(ctx context.Context, req *connect.Request[api.StartReques
 	})
 	defer r.stop()
 	ctx = context.WithoutCancel(ctx)
-	if v, err = s.withWayOut(ctx, r, func() (vm.VM, error) { return s.m.Start(ctx, v.ID, r.progress) }); err != nil {
+	if v, err = s.withWayOut(ctx, r, v, func() (vm.VM, error) { return s.m.Start(ctx, v.ID, r.progress) }); err != nil {
 		return err
 	}
 	r.stop()
@@ -65,7 +65,7 @@ func (s *Server) Restart(ctx context.Context, req *connect.Request[api.RestartRe
 	defer r.stop()
 	ctx = context.WithoutCancel(ctx)
 	restart := func() (vm.VM, error) { return s.m.Restart(ctx, v.ID, graceOf(req.Msg.Grace), r.progress) }
-	if v, err = s.withWayOut(ctx, r, restart); err != nil {
+	if v, err = s.withWayOut(ctx, r, v, restart); err != nil {
 		return err
 	}
 	r.stop()
