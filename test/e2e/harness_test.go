@@ -126,9 +126,7 @@ func (b *bed) configure(lines ...string) {
 
 func (b *bed) close() {
 	if b.t.Failed() {
-		if log, err := os.ReadFile(b.paths.DaemonLog()); err == nil {
-			b.t.Logf("daemon's log:\n%s", lastBytes(log, 8<<10))
-		}
+		b.logEnds()
 	}
 	b.failpoints = ""
 	var list struct {
@@ -157,6 +155,20 @@ func (b *bed) close() {
 	os.RemoveAll(b.paths.Run)
 	if err := os.RemoveAll(b.root); err != nil {
 		b.t.Error(err)
+	}
+}
+
+// logEnds shows how the logs of the daemon and of each machine's guest and VMM
+// end.
+func (b *bed) logEnds() {
+	logs, err := filepath.Glob(filepath.Join(b.paths.VMs(), "*", "*.log"))
+	if err != nil {
+		b.t.Error(err)
+	}
+	for _, path := range append(logs, b.paths.DaemonLog()) {
+		if log, err := os.ReadFile(path); err == nil {
+			b.t.Logf("%s ends:\n%s", strings.TrimPrefix(path, b.root+"/"), lastBytes(log, 8<<10))
+		}
 	}
 }
 

@@ -19,18 +19,31 @@ func openUnix(ctx context.Context, path string) (net.Conn, error) {
 	return d.DialContext(ctx, "unix", path)
 }
 
+// replyTime bounds the wait for Firecracker's answer. It comes from the guest's
+// kernel, and up to Linux 6.6 the refusal of a request that waited for the
+// guest to load its vsock driver may get lost: the driver takes requests in
+// before it is able to answer (mended in Linux 6.7, "vsock/virtio: initialize
+// the_virtio_vsock before using VQs"). Firecracker waits as well, until
+// somebody connects again.
+const replyTime = 500 * time.Millisecond
+
 // maxReply bounds the line with which Firecracker answers, in bytes; it holds
 // a port number.
 const maxReply = 32
 
+// errNoReply says that a request to connect was neither granted nor refused.
+var errNoReply = fmt.Errorf("no answer within %s", replyTime)
+
 // openHybrid connects to a port in the guest through Firecracker's socket: it
 // takes "CONNECT <port>\n" and answers "OK <port>\n", or hangs up if nobody
-// listens there yet.
+// listens there yet. If neither comes, it fails after [replyTime].
 func openHybrid(ctx context.Context, path string, port uint32) (net.Conn, error) {
 	c, err := openUnix(ctx, path)
 	if err != nil {
 		return nil, err
 	}
+	ctx, cancel := context.WithTimeoutCause(ctx, replyTime, errNoReply)
+	defer cancel()
 	stop := context.AfterFunc(ctx, func() { c.SetDeadline(time.Unix(1, 0)) })
 	_, err = fmt.Fprintf(c, "CONNECT %d\n", port)
 	if err == nil {
