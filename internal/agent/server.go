@@ -71,7 +71,7 @@ func New(o ServeOptions) (*Server, error) {
 	}
 	s := &Server{o: o, mux: http.NewServeMux(), spawn: newSpawner()}
 	s.ssh = sync.OnceValues(func() (*sshServer, error) { return newSSHServer(s) })
-	s.mux.Handle(wire.NewAgentServiceHandler(service{s},
+	s.mux.Handle(wire.NewAgentServiceHandler(service{Server: s},
 		connect.WithReadMaxBytes(maxMessage),
 		connect.WithCompression("gzip", nil, nil))) // a byte stream in memory gains nothing
 	return s, nil
@@ -85,7 +85,10 @@ const (
 )
 
 // service holds the methods of the protocol, apart from those of Server.
-type service struct{ *Server }
+type service struct {
+	*Server
+	wire.UnimplementedAgentServiceHandler // sessions, until they are there
+}
 
 // Handler returns the service as it is reached over HTTP/2 with prior
 // knowledge, for tests that bring their own connections.

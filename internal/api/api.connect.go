@@ -24,6 +24,8 @@ const _ = connect.IsAtLeastVersion1_13_0
 const (
 	// VMServiceName is the fully-qualified name of the VMService service.
 	VMServiceName = "banger.api.v1.VMService"
+	// SessionServiceName is the fully-qualified name of the SessionService service.
+	SessionServiceName = "banger.api.v1.SessionService"
 	// ImageServiceName is the fully-qualified name of the ImageService service.
 	ImageServiceName = "banger.api.v1.ImageService"
 	// KernelServiceName is the fully-qualified name of the KernelService service.
@@ -70,6 +72,33 @@ const (
 	VMServiceTunnelProcedure = "/banger.api.v1.VMService/Tunnel"
 	// VMServiceCopyProcedure is the fully-qualified name of the VMService's Copy RPC.
 	VMServiceCopyProcedure = "/banger.api.v1.VMService/Copy"
+	// SessionServiceStartSessionProcedure is the fully-qualified name of the SessionService's
+	// StartSession RPC.
+	SessionServiceStartSessionProcedure = "/banger.api.v1.SessionService/StartSession"
+	// SessionServiceListSessionsProcedure is the fully-qualified name of the SessionService's
+	// ListSessions RPC.
+	SessionServiceListSessionsProcedure = "/banger.api.v1.SessionService/ListSessions"
+	// SessionServiceShowSessionProcedure is the fully-qualified name of the SessionService's
+	// ShowSession RPC.
+	SessionServiceShowSessionProcedure = "/banger.api.v1.SessionService/ShowSession"
+	// SessionServiceSessionLogsProcedure is the fully-qualified name of the SessionService's
+	// SessionLogs RPC.
+	SessionServiceSessionLogsProcedure = "/banger.api.v1.SessionService/SessionLogs"
+	// SessionServiceSendSessionProcedure is the fully-qualified name of the SessionService's
+	// SendSession RPC.
+	SessionServiceSendSessionProcedure = "/banger.api.v1.SessionService/SendSession"
+	// SessionServiceAttachSessionProcedure is the fully-qualified name of the SessionService's
+	// AttachSession RPC.
+	SessionServiceAttachSessionProcedure = "/banger.api.v1.SessionService/AttachSession"
+	// SessionServiceStopSessionProcedure is the fully-qualified name of the SessionService's
+	// StopSession RPC.
+	SessionServiceStopSessionProcedure = "/banger.api.v1.SessionService/StopSession"
+	// SessionServiceKillSessionProcedure is the fully-qualified name of the SessionService's
+	// KillSession RPC.
+	SessionServiceKillSessionProcedure = "/banger.api.v1.SessionService/KillSession"
+	// SessionServiceDeleteSessionProcedure is the fully-qualified name of the SessionService's
+	// DeleteSession RPC.
+	SessionServiceDeleteSessionProcedure = "/banger.api.v1.SessionService/DeleteSession"
 	// ImageServiceBuildImageProcedure is the fully-qualified name of the ImageService's BuildImage RPC.
 	ImageServiceBuildImageProcedure = "/banger.api.v1.ImageService/BuildImage"
 	// ImageServiceListImagesProcedure is the fully-qualified name of the ImageService's ListImages RPC.
@@ -558,6 +587,298 @@ func (UnimplementedVMServiceHandler) Tunnel(context.Context, *connect.BidiStream
 
 func (UnimplementedVMServiceHandler) Copy(context.Context, *connect.BidiStream[CopyRequest, CopyResponse]) error {
 	return connect.NewError(connect.CodeUnimplemented, errors.New("banger.api.v1.VMService.Copy is not implemented"))
+}
+
+// SessionServiceClient is a client for the banger.api.v1.SessionService service.
+type SessionServiceClient interface {
+	// StartSession returns when the command runs, has ended, or has failed to
+	// start, which is no error.
+	StartSession(context.Context, *connect.Request[StartSessionRequest]) (*connect.Response[StartSessionResponse], error)
+	ListSessions(context.Context, *connect.Request[ListSessionsRequest]) (*connect.Response[ListSessionsResponse], error)
+	ShowSession(context.Context, *connect.Request[ShowSessionRequest]) (*connect.Response[ShowSessionResponse], error)
+	// SessionLogs sends what a session wrote, also when its machine is off.
+	SessionLogs(context.Context, *connect.Request[SessionLogsRequest]) (*connect.ServerStreamForClient[SessionLogsResponse], error)
+	// SendSession writes to a session's input, whole and at once.
+	SendSession(context.Context) *connect.ClientStreamForClient[SendSessionRequest, SendSessionResponse]
+	// AttachSession joins the caller to a session. When it goes away, the
+	// session goes on.
+	AttachSession(context.Context) *connect.BidiStreamForClient[AttachSessionRequest, AttachSessionResponse]
+	StopSession(context.Context, *connect.Request[StopSessionRequest]) (*connect.Response[StopSessionResponse], error)
+	KillSession(context.Context, *connect.Request[KillSessionRequest]) (*connect.Response[KillSessionResponse], error)
+	// DeleteSession removes a session and its logs.
+	DeleteSession(context.Context, *connect.Request[DeleteSessionRequest]) (*connect.Response[DeleteSessionResponse], error)
+}
+
+// NewSessionServiceClient constructs a client for the banger.api.v1.SessionService service. By
+// default, it uses the Connect protocol with the binary Protobuf Codec, asks for gzipped responses,
+// and sends uncompressed requests. To use the gRPC or gRPC-Web protocols, supply the
+// connect.WithGRPC() or connect.WithGRPCWeb() options.
+//
+// The URL supplied here should be the base URL for the Connect or gRPC server (for example,
+// http://api.acme.com or https://acme.com/grpc).
+func NewSessionServiceClient(httpClient connect.HTTPClient, baseURL string, opts ...connect.ClientOption) SessionServiceClient {
+	baseURL = strings.TrimRight(baseURL, "/")
+	sessionServiceMethods := File_banger_api_v1_api_proto.Services().ByName("SessionService").Methods()
+	return &sessionServiceClient{
+		startSession: connect.NewClient[StartSessionRequest, StartSessionResponse](
+			httpClient,
+			baseURL+SessionServiceStartSessionProcedure,
+			connect.WithSchema(sessionServiceMethods.ByName("StartSession")),
+			connect.WithClientOptions(opts...),
+		),
+		listSessions: connect.NewClient[ListSessionsRequest, ListSessionsResponse](
+			httpClient,
+			baseURL+SessionServiceListSessionsProcedure,
+			connect.WithSchema(sessionServiceMethods.ByName("ListSessions")),
+			connect.WithClientOptions(opts...),
+		),
+		showSession: connect.NewClient[ShowSessionRequest, ShowSessionResponse](
+			httpClient,
+			baseURL+SessionServiceShowSessionProcedure,
+			connect.WithSchema(sessionServiceMethods.ByName("ShowSession")),
+			connect.WithClientOptions(opts...),
+		),
+		sessionLogs: connect.NewClient[SessionLogsRequest, SessionLogsResponse](
+			httpClient,
+			baseURL+SessionServiceSessionLogsProcedure,
+			connect.WithSchema(sessionServiceMethods.ByName("SessionLogs")),
+			connect.WithClientOptions(opts...),
+		),
+		sendSession: connect.NewClient[SendSessionRequest, SendSessionResponse](
+			httpClient,
+			baseURL+SessionServiceSendSessionProcedure,
+			connect.WithSchema(sessionServiceMethods.ByName("SendSession")),
+			connect.WithClientOptions(opts...),
+		),
+		attachSession: connect.NewClient[AttachSessionRequest, AttachSessionResponse](
+			httpClient,
+			baseURL+SessionServiceAttachSessionProcedure,
+			connect.WithSchema(sessionServiceMethods.ByName("AttachSession")),
+			connect.WithClientOptions(opts...),
+		),
+		stopSession: connect.NewClient[StopSessionRequest, StopSessionResponse](
+			httpClient,
+			baseURL+SessionServiceStopSessionProcedure,
+			connect.WithSchema(sessionServiceMethods.ByName("StopSession")),
+			connect.WithClientOptions(opts...),
+		),
+		killSession: connect.NewClient[KillSessionRequest, KillSessionResponse](
+			httpClient,
+			baseURL+SessionServiceKillSessionProcedure,
+			connect.WithSchema(sessionServiceMethods.ByName("KillSession")),
+			connect.WithClientOptions(opts...),
+		),
+		deleteSession: connect.NewClient[DeleteSessionRequest, DeleteSessionResponse](
+			httpClient,
+			baseURL+SessionServiceDeleteSessionProcedure,
+			connect.WithSchema(sessionServiceMethods.ByName("DeleteSession")),
+			connect.WithClientOptions(opts...),
+		),
+	}
+}
+
+// sessionServiceClient implements SessionServiceClient.
+type sessionServiceClient struct {
+	startSession  *connect.Client[StartSessionRequest, StartSessionResponse]
+	listSessions  *connect.Client[ListSessionsRequest, ListSessionsResponse]
+	showSession   *connect.Client[ShowSessionRequest, ShowSessionResponse]
+	sessionLogs   *connect.Client[SessionLogsRequest, SessionLogsResponse]
+	sendSession   *connect.Client[SendSessionRequest, SendSessionResponse]
+	attachSession *connect.Client[AttachSessionRequest, AttachSessionResponse]
+	stopSession   *connect.Client[StopSessionRequest, StopSessionResponse]
+	killSession   *connect.Client[KillSessionRequest, KillSessionResponse]
+	deleteSession *connect.Client[DeleteSessionRequest, DeleteSessionResponse]
+}
+
+// StartSession calls banger.api.v1.SessionService.StartSession.
+func (c *sessionServiceClient) StartSession(ctx context.Context, req *connect.Request[StartSessionRequest]) (*connect.Response[StartSessionResponse], error) {
+	return c.startSession.CallUnary(ctx, req)
+}
+
+// ListSessions calls banger.api.v1.SessionService.ListSessions.
+func (c *sessionServiceClient) ListSessions(ctx context.Context, req *connect.Request[ListSessionsRequest]) (*connect.Response[ListSessionsResponse], error) {
+	return c.listSessions.CallUnary(ctx, req)
+}
+
+// ShowSession calls banger.api.v1.SessionService.ShowSession.
+func (c *sessionServiceClient) ShowSession(ctx context.Context, req *connect.Request[ShowSessionRequest]) (*connect.Response[ShowSessionResponse], error) {
+	return c.showSession.CallUnary(ctx, req)
+}
+
+// SessionLogs calls banger.api.v1.SessionService.SessionLogs.
+func (c *sessionServiceClient) SessionLogs(ctx context.Context, req *connect.Request[SessionLogsRequest]) (*connect.ServerStreamForClient[SessionLogsResponse], error) {
+	return c.sessionLogs.CallServerStream(ctx, req)
+}
+
+// SendSession calls banger.api.v1.SessionService.SendSession.
+func (c *sessionServiceClient) SendSession(ctx context.Context) *connect.ClientStreamForClient[SendSessionRequest, SendSessionResponse] {
+	return c.sendSession.CallClientStream(ctx)
+}
+
+// AttachSession calls banger.api.v1.SessionService.AttachSession.
+func (c *sessionServiceClient) AttachSession(ctx context.Context) *connect.BidiStreamForClient[AttachSessionRequest, AttachSessionResponse] {
+	return c.attachSession.CallBidiStream(ctx)
+}
+
+// StopSession calls banger.api.v1.SessionService.StopSession.
+func (c *sessionServiceClient) StopSession(ctx context.Context, req *connect.Request[StopSessionRequest]) (*connect.Response[StopSessionResponse], error) {
+	return c.stopSession.CallUnary(ctx, req)
+}
+
+// KillSession calls banger.api.v1.SessionService.KillSession.
+func (c *sessionServiceClient) KillSession(ctx context.Context, req *connect.Request[KillSessionRequest]) (*connect.Response[KillSessionResponse], error) {
+	return c.killSession.CallUnary(ctx, req)
+}
+
+// DeleteSession calls banger.api.v1.SessionService.DeleteSession.
+func (c *sessionServiceClient) DeleteSession(ctx context.Context, req *connect.Request[DeleteSessionRequest]) (*connect.Response[DeleteSessionResponse], error) {
+	return c.deleteSession.CallUnary(ctx, req)
+}
+
+// SessionServiceHandler is an implementation of the banger.api.v1.SessionService service.
+type SessionServiceHandler interface {
+	// StartSession returns when the command runs, has ended, or has failed to
+	// start, which is no error.
+	StartSession(context.Context, *connect.Request[StartSessionRequest]) (*connect.Response[StartSessionResponse], error)
+	ListSessions(context.Context, *connect.Request[ListSessionsRequest]) (*connect.Response[ListSessionsResponse], error)
+	ShowSession(context.Context, *connect.Request[ShowSessionRequest]) (*connect.Response[ShowSessionResponse], error)
+	// SessionLogs sends what a session wrote, also when its machine is off.
+	SessionLogs(context.Context, *connect.Request[SessionLogsRequest], *connect.ServerStream[SessionLogsResponse]) error
+	// SendSession writes to a session's input, whole and at once.
+	SendSession(context.Context, *connect.ClientStream[SendSessionRequest]) (*connect.Response[SendSessionResponse], error)
+	// AttachSession joins the caller to a session. When it goes away, the
+	// session goes on.
+	AttachSession(context.Context, *connect.BidiStream[AttachSessionRequest, AttachSessionResponse]) error
+	StopSession(context.Context, *connect.Request[StopSessionRequest]) (*connect.Response[StopSessionResponse], error)
+	KillSession(context.Context, *connect.Request[KillSessionRequest]) (*connect.Response[KillSessionResponse], error)
+	// DeleteSession removes a session and its logs.
+	DeleteSession(context.Context, *connect.Request[DeleteSessionRequest]) (*connect.Response[DeleteSessionResponse], error)
+}
+
+// NewSessionServiceHandler builds an HTTP handler from the service implementation. It returns the
+// path on which to mount the handler and the handler itself.
+//
+// By default, handlers support the Connect, gRPC, and gRPC-Web protocols with the binary Protobuf
+// and JSON codecs. They also support gzip compression.
+func NewSessionServiceHandler(svc SessionServiceHandler, opts ...connect.HandlerOption) (string, http.Handler) {
+	sessionServiceMethods := File_banger_api_v1_api_proto.Services().ByName("SessionService").Methods()
+	sessionServiceStartSessionHandler := connect.NewUnaryHandler(
+		SessionServiceStartSessionProcedure,
+		svc.StartSession,
+		connect.WithSchema(sessionServiceMethods.ByName("StartSession")),
+		connect.WithHandlerOptions(opts...),
+	)
+	sessionServiceListSessionsHandler := connect.NewUnaryHandler(
+		SessionServiceListSessionsProcedure,
+		svc.ListSessions,
+		connect.WithSchema(sessionServiceMethods.ByName("ListSessions")),
+		connect.WithHandlerOptions(opts...),
+	)
+	sessionServiceShowSessionHandler := connect.NewUnaryHandler(
+		SessionServiceShowSessionProcedure,
+		svc.ShowSession,
+		connect.WithSchema(sessionServiceMethods.ByName("ShowSession")),
+		connect.WithHandlerOptions(opts...),
+	)
+	sessionServiceSessionLogsHandler := connect.NewServerStreamHandler(
+		SessionServiceSessionLogsProcedure,
+		svc.SessionLogs,
+		connect.WithSchema(sessionServiceMethods.ByName("SessionLogs")),
+		connect.WithHandlerOptions(opts...),
+	)
+	sessionServiceSendSessionHandler := connect.NewClientStreamHandler(
+		SessionServiceSendSessionProcedure,
+		svc.SendSession,
+		connect.WithSchema(sessionServiceMethods.ByName("SendSession")),
+		connect.WithHandlerOptions(opts...),
+	)
+	sessionServiceAttachSessionHandler := connect.NewBidiStreamHandler(
+		SessionServiceAttachSessionProcedure,
+		svc.AttachSession,
+		connect.WithSchema(sessionServiceMethods.ByName("AttachSession")),
+		connect.WithHandlerOptions(opts...),
+	)
+	sessionServiceStopSessionHandler := connect.NewUnaryHandler(
+		SessionServiceStopSessionProcedure,
+		svc.StopSession,
+		connect.WithSchema(sessionServiceMethods.ByName("StopSession")),
+		connect.WithHandlerOptions(opts...),
+	)
+	sessionServiceKillSessionHandler := connect.NewUnaryHandler(
+		SessionServiceKillSessionProcedure,
+		svc.KillSession,
+		connect.WithSchema(sessionServiceMethods.ByName("KillSession")),
+		connect.WithHandlerOptions(opts...),
+	)
+	sessionServiceDeleteSessionHandler := connect.NewUnaryHandler(
+		SessionServiceDeleteSessionProcedure,
+		svc.DeleteSession,
+		connect.WithSchema(sessionServiceMethods.ByName("DeleteSession")),
+		connect.WithHandlerOptions(opts...),
+	)
+	return "/banger.api.v1.SessionService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case SessionServiceStartSessionProcedure:
+			sessionServiceStartSessionHandler.ServeHTTP(w, r)
+		case SessionServiceListSessionsProcedure:
+			sessionServiceListSessionsHandler.ServeHTTP(w, r)
+		case SessionServiceShowSessionProcedure:
+			sessionServiceShowSessionHandler.ServeHTTP(w, r)
+		case SessionServiceSessionLogsProcedure:
+			sessionServiceSessionLogsHandler.ServeHTTP(w, r)
+		case SessionServiceSendSessionProcedure:
+			sessionServiceSendSessionHandler.ServeHTTP(w, r)
+		case SessionServiceAttachSessionProcedure:
+			sessionServiceAttachSessionHandler.ServeHTTP(w, r)
+		case SessionServiceStopSessionProcedure:
+			sessionServiceStopSessionHandler.ServeHTTP(w, r)
+		case SessionServiceKillSessionProcedure:
+			sessionServiceKillSessionHandler.ServeHTTP(w, r)
+		case SessionServiceDeleteSessionProcedure:
+			sessionServiceDeleteSessionHandler.ServeHTTP(w, r)
+		default:
+			http.NotFound(w, r)
+		}
+	})
+}
+
+// UnimplementedSessionServiceHandler returns CodeUnimplemented from all methods.
+type UnimplementedSessionServiceHandler struct{}
+
+func (UnimplementedSessionServiceHandler) StartSession(context.Context, *connect.Request[StartSessionRequest]) (*connect.Response[StartSessionResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("banger.api.v1.SessionService.StartSession is not implemented"))
+}
+
+func (UnimplementedSessionServiceHandler) ListSessions(context.Context, *connect.Request[ListSessionsRequest]) (*connect.Response[ListSessionsResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("banger.api.v1.SessionService.ListSessions is not implemented"))
+}
+
+func (UnimplementedSessionServiceHandler) ShowSession(context.Context, *connect.Request[ShowSessionRequest]) (*connect.Response[ShowSessionResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("banger.api.v1.SessionService.ShowSession is not implemented"))
+}
+
+func (UnimplementedSessionServiceHandler) SessionLogs(context.Context, *connect.Request[SessionLogsRequest], *connect.ServerStream[SessionLogsResponse]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("banger.api.v1.SessionService.SessionLogs is not implemented"))
+}
+
+func (UnimplementedSessionServiceHandler) SendSession(context.Context, *connect.ClientStream[SendSessionRequest]) (*connect.Response[SendSessionResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("banger.api.v1.SessionService.SendSession is not implemented"))
+}
+
+func (UnimplementedSessionServiceHandler) AttachSession(context.Context, *connect.BidiStream[AttachSessionRequest, AttachSessionResponse]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("banger.api.v1.SessionService.AttachSession is not implemented"))
+}
+
+func (UnimplementedSessionServiceHandler) StopSession(context.Context, *connect.Request[StopSessionRequest]) (*connect.Response[StopSessionResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("banger.api.v1.SessionService.StopSession is not implemented"))
+}
+
+func (UnimplementedSessionServiceHandler) KillSession(context.Context, *connect.Request[KillSessionRequest]) (*connect.Response[KillSessionResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("banger.api.v1.SessionService.KillSession is not implemented"))
+}
+
+func (UnimplementedSessionServiceHandler) DeleteSession(context.Context, *connect.Request[DeleteSessionRequest]) (*connect.Response[DeleteSessionResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("banger.api.v1.SessionService.DeleteSession is not implemented"))
 }
 
 // ImageServiceClient is a client for the banger.api.v1.ImageService service.

@@ -4236,6 +4236,1486 @@ func (x *CopyResponse) GetNotice() string {
 	return ""
 }
 
+// Session is a command in a machine, as it was last seen.
+type Session struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Id               string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Name             string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	VmId             string                 `protobuf:"bytes,3,opt,name=vm_id,json=vmId,proto3" json:"vm_id,omitempty"`
+	Vm               string                 `protobuf:"bytes,4,opt,name=vm,proto3" json:"vm,omitempty"` // the machine's name
+	Command          string                 `protobuf:"bytes,5,opt,name=command,proto3" json:"command,omitempty"`
+	Args             []string               `protobuf:"bytes,6,rep,name=args,proto3" json:"args,omitempty"`
+	Cwd              string                 `protobuf:"bytes,7,opt,name=cwd,proto3" json:"cwd,omitempty"`
+	Env              map[string]string      `protobuf:"bytes,8,rep,name=env,proto3" json:"env,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	User             string                 `protobuf:"bytes,9,opt,name=user,proto3" json:"user,omitempty"`
+	Stdin            string                 `protobuf:"bytes,10,opt,name=stdin,proto3" json:"stdin,omitempty"` // "closed", "pipe" or "pty"
+	Tags             []string               `protobuf:"bytes,11,rep,name=tags,proto3" json:"tags,omitempty"`
+	RequiredCommands []string               `protobuf:"bytes,12,rep,name=required_commands,json=requiredCommands,proto3" json:"required_commands,omitempty"`
+	Status           string                 `protobuf:"bytes,13,opt,name=status,proto3" json:"status,omitempty"`                            // "starting", "running", "stopping", "exited" or "failed"
+	GuestPid         *int32                 `protobuf:"varint,14,opt,name=guest_pid,json=guestPid,proto3,oneof" json:"guest_pid,omitempty"` // while it runs
+	ExitCode         *int32                 `protobuf:"varint,15,opt,name=exit_code,json=exitCode,proto3,oneof" json:"exit_code,omitempty"` // of one that exited
+	ExitSignal       string                 `protobuf:"bytes,16,opt,name=exit_signal,json=exitSignal,proto3" json:"exit_signal,omitempty"`  // "KILL" if a signal ended it, else empty
+	// Of one that failed: what, and why.
+	FailedStage   string                 `protobuf:"bytes,17,opt,name=failed_stage,json=failedStage,proto3" json:"failed_stage,omitempty"`
+	FailedMessage string                 `protobuf:"bytes,18,opt,name=failed_message,json=failedMessage,proto3" json:"failed_message,omitempty"`
+	LastError     string                 `protobuf:"bytes,19,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"` // why it could not be looked at when it was last tried
+	CreatedAt     *timestamppb.Timestamp `protobuf:"bytes,20,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
+	StartedAt     *timestamppb.Timestamp `protobuf:"bytes,21,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
+	EndedAt       *timestamppb.Timestamp `protobuf:"bytes,22,opt,name=ended_at,json=endedAt,proto3" json:"ended_at,omitempty"`
+	LogLimitBytes int64                  `protobuf:"varint,23,opt,name=log_limit_bytes,json=logLimitBytes,proto3" json:"log_limit_bytes,omitempty"` // of each stream
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Session) Reset() {
+	*x = Session{}
+	mi := &file_banger_api_v1_api_proto_msgTypes[66]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Session) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Session) ProtoMessage() {}
+
+func (x *Session) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_api_v1_api_proto_msgTypes[66]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Session.ProtoReflect.Descriptor instead.
+func (*Session) Descriptor() ([]byte, []int) {
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{66}
+}
+
+func (x *Session) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Session) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Session) GetVmId() string {
+	if x != nil {
+		return x.VmId
+	}
+	return ""
+}
+
+func (x *Session) GetVm() string {
+	if x != nil {
+		return x.Vm
+	}
+	return ""
+}
+
+func (x *Session) GetCommand() string {
+	if x != nil {
+		return x.Command
+	}
+	return ""
+}
+
+func (x *Session) GetArgs() []string {
+	if x != nil {
+		return x.Args
+	}
+	return nil
+}
+
+func (x *Session) GetCwd() string {
+	if x != nil {
+		return x.Cwd
+	}
+	return ""
+}
+
+func (x *Session) GetEnv() map[string]string {
+	if x != nil {
+		return x.Env
+	}
+	return nil
+}
+
+func (x *Session) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *Session) GetStdin() string {
+	if x != nil {
+		return x.Stdin
+	}
+	return ""
+}
+
+func (x *Session) GetTags() []string {
+	if x != nil {
+		return x.Tags
+	}
+	return nil
+}
+
+func (x *Session) GetRequiredCommands() []string {
+	if x != nil {
+		return x.RequiredCommands
+	}
+	return nil
+}
+
+func (x *Session) GetStatus() string {
+	if x != nil {
+		return x.Status
+	}
+	return ""
+}
+
+func (x *Session) GetGuestPid() int32 {
+	if x != nil && x.GuestPid != nil {
+		return *x.GuestPid
+	}
+	return 0
+}
+
+func (x *Session) GetExitCode() int32 {
+	if x != nil && x.ExitCode != nil {
+		return *x.ExitCode
+	}
+	return 0
+}
+
+func (x *Session) GetExitSignal() string {
+	if x != nil {
+		return x.ExitSignal
+	}
+	return ""
+}
+
+func (x *Session) GetFailedStage() string {
+	if x != nil {
+		return x.FailedStage
+	}
+	return ""
+}
+
+func (x *Session) GetFailedMessage() string {
+	if x != nil {
+		return x.FailedMessage
+	}
+	return ""
+}
+
+func (x *Session) GetLastError() string {
+	if x != nil {
+		return x.LastError
+	}
+	return ""
+}
+
+func (x *Session) GetCreatedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreatedAt
+	}
+	return nil
+}
+
+func (x *Session) GetStartedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartedAt
+	}
+	return nil
+}
+
+func (x *Session) GetEndedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndedAt
+	}
+	return nil
+}
+
+func (x *Session) GetLogLimitBytes() int64 {
+	if x != nil {
+		return x.LogLimitBytes
+	}
+	return 0
+}
+
+type StartSessionRequest struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Vm               string                 `protobuf:"bytes,1,opt,name=vm,proto3" json:"vm,omitempty"`
+	Name             string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`       // empty: one is made up
+	Command          *wire.ExecStart        `protobuf:"bytes,3,opt,name=command,proto3" json:"command,omitempty"` // tty's size and term, if stdin is "pty"
+	Stdin            string                 `protobuf:"bytes,4,opt,name=stdin,proto3" json:"stdin,omitempty"`     // empty: "closed"
+	Tags             []string               `protobuf:"bytes,5,rep,name=tags,proto3" json:"tags,omitempty"`
+	RequiredCommands []string               `protobuf:"bytes,6,rep,name=required_commands,json=requiredCommands,proto3" json:"required_commands,omitempty"`
+	LogLimitBytes    int64                  `protobuf:"varint,7,opt,name=log_limit_bytes,json=logLimitBytes,proto3" json:"log_limit_bytes,omitempty"` // 0: the configured limit
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *StartSessionRequest) Reset() {
+	*x = StartSessionRequest{}
+	mi := &file_banger_api_v1_api_proto_msgTypes[67]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StartSessionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StartSessionRequest) ProtoMessage() {}
+
+func (x *StartSessionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_api_v1_api_proto_msgTypes[67]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StartSessionRequest.ProtoReflect.Descriptor instead.
+func (*StartSessionRequest) Descriptor() ([]byte, []int) {
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{67}
+}
+
+func (x *StartSessionRequest) GetVm() string {
+	if x != nil {
+		return x.Vm
+	}
+	return ""
+}
+
+func (x *StartSessionRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *StartSessionRequest) GetCommand() *wire.ExecStart {
+	if x != nil {
+		return x.Command
+	}
+	return nil
+}
+
+func (x *StartSessionRequest) GetStdin() string {
+	if x != nil {
+		return x.Stdin
+	}
+	return ""
+}
+
+func (x *StartSessionRequest) GetTags() []string {
+	if x != nil {
+		return x.Tags
+	}
+	return nil
+}
+
+func (x *StartSessionRequest) GetRequiredCommands() []string {
+	if x != nil {
+		return x.RequiredCommands
+	}
+	return nil
+}
+
+func (x *StartSessionRequest) GetLogLimitBytes() int64 {
+	if x != nil {
+		return x.LogLimitBytes
+	}
+	return 0
+}
+
+type StartSessionResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Session       *Session               `protobuf:"bytes,1,opt,name=session,proto3" json:"session,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StartSessionResponse) Reset() {
+	*x = StartSessionResponse{}
+	mi := &file_banger_api_v1_api_proto_msgTypes[68]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StartSessionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StartSessionResponse) ProtoMessage() {}
+
+func (x *StartSessionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_api_v1_api_proto_msgTypes[68]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StartSessionResponse.ProtoReflect.Descriptor instead.
+func (*StartSessionResponse) Descriptor() ([]byte, []int) {
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{68}
+}
+
+func (x *StartSessionResponse) GetSession() *Session {
+	if x != nil {
+		return x.Session
+	}
+	return nil
+}
+
+type ListSessionsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Vm            string                 `protobuf:"bytes,1,opt,name=vm,proto3" json:"vm,omitempty"`             // empty: of all machines
+	Statuses      []string               `protobuf:"bytes,2,rep,name=statuses,proto3" json:"statuses,omitempty"` // a session must have one; empty: any
+	Tags          []string               `protobuf:"bytes,3,rep,name=tags,proto3" json:"tags,omitempty"`         // a session must have all
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListSessionsRequest) Reset() {
+	*x = ListSessionsRequest{}
+	mi := &file_banger_api_v1_api_proto_msgTypes[69]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListSessionsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListSessionsRequest) ProtoMessage() {}
+
+func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_api_v1_api_proto_msgTypes[69]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListSessionsRequest.ProtoReflect.Descriptor instead.
+func (*ListSessionsRequest) Descriptor() ([]byte, []int) {
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{69}
+}
+
+func (x *ListSessionsRequest) GetVm() string {
+	if x != nil {
+		return x.Vm
+	}
+	return ""
+}
+
+func (x *ListSessionsRequest) GetStatuses() []string {
+	if x != nil {
+		return x.Statuses
+	}
+	return nil
+}
+
+func (x *ListSessionsRequest) GetTags() []string {
+	if x != nil {
+		return x.Tags
+	}
+	return nil
+}
+
+type ListSessionsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Sessions      []*Session             `protobuf:"bytes,1,rep,name=sessions,proto3" json:"sessions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListSessionsResponse) Reset() {
+	*x = ListSessionsResponse{}
+	mi := &file_banger_api_v1_api_proto_msgTypes[70]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListSessionsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListSessionsResponse) ProtoMessage() {}
+
+func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_api_v1_api_proto_msgTypes[70]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListSessionsResponse.ProtoReflect.Descriptor instead.
+func (*ListSessionsResponse) Descriptor() ([]byte, []int) {
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{70}
+}
+
+func (x *ListSessionsResponse) GetSessions() []*Session {
+	if x != nil {
+		return x.Sessions
+	}
+	return nil
+}
+
+type ShowSessionRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Vm            string                 `protobuf:"bytes,1,opt,name=vm,proto3" json:"vm,omitempty"`
+	Session       string                 `protobuf:"bytes,2,opt,name=session,proto3" json:"session,omitempty"` // name, or the beginning of an id
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShowSessionRequest) Reset() {
+	*x = ShowSessionRequest{}
+	mi := &file_banger_api_v1_api_proto_msgTypes[71]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShowSessionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShowSessionRequest) ProtoMessage() {}
+
+func (x *ShowSessionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_api_v1_api_proto_msgTypes[71]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShowSessionRequest.ProtoReflect.Descriptor instead.
+func (*ShowSessionRequest) Descriptor() ([]byte, []int) {
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{71}
+}
+
+func (x *ShowSessionRequest) GetVm() string {
+	if x != nil {
+		return x.Vm
+	}
+	return ""
+}
+
+func (x *ShowSessionRequest) GetSession() string {
+	if x != nil {
+		return x.Session
+	}
+	return ""
+}
+
+type ShowSessionResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Session       *Session               `protobuf:"bytes,1,opt,name=session,proto3" json:"session,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShowSessionResponse) Reset() {
+	*x = ShowSessionResponse{}
+	mi := &file_banger_api_v1_api_proto_msgTypes[72]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShowSessionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShowSessionResponse) ProtoMessage() {}
+
+func (x *ShowSessionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_api_v1_api_proto_msgTypes[72]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShowSessionResponse.ProtoReflect.Descriptor instead.
+func (*ShowSessionResponse) Descriptor() ([]byte, []int) {
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{72}
+}
+
+func (x *ShowSessionResponse) GetSession() *Session {
+	if x != nil {
+		return x.Session
+	}
+	return nil
+}
+
+type SessionLogsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Vm            string                 `protobuf:"bytes,1,opt,name=vm,proto3" json:"vm,omitempty"`
+	Session       string                 `protobuf:"bytes,2,opt,name=session,proto3" json:"session,omitempty"`
+	Stream        string                 `protobuf:"bytes,3,opt,name=stream,proto3" json:"stream,omitempty"` // "stdout", "stderr" or "both"; empty: "stdout"
+	Tail          int32                  `protobuf:"varint,4,opt,name=tail,proto3" json:"tail,omitempty"`    // lines; zero or less: 200
+	All           bool                   `protobuf:"varint,5,opt,name=all,proto3" json:"all,omitempty"`      // everything that is kept, in the place of tail
+	Follow        bool                   `protobuf:"varint,6,opt,name=follow,proto3" json:"follow,omitempty"`
+	Since         *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=since,proto3" json:"since,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SessionLogsRequest) Reset() {
+	*x = SessionLogsRequest{}
+	mi := &file_banger_api_v1_api_proto_msgTypes[73]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SessionLogsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SessionLogsRequest) ProtoMessage() {}
+
+func (x *SessionLogsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_api_v1_api_proto_msgTypes[73]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SessionLogsRequest.ProtoReflect.Descriptor instead.
+func (*SessionLogsRequest) Descriptor() ([]byte, []int) {
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{73}
+}
+
+func (x *SessionLogsRequest) GetVm() string {
+	if x != nil {
+		return x.Vm
+	}
+	return ""
+}
+
+func (x *SessionLogsRequest) GetSession() string {
+	if x != nil {
+		return x.Session
+	}
+	return ""
+}
+
+func (x *SessionLogsRequest) GetStream() string {
+	if x != nil {
+		return x.Stream
+	}
+	return ""
+}
+
+func (x *SessionLogsRequest) GetTail() int32 {
+	if x != nil {
+		return x.Tail
+	}
+	return 0
+}
+
+func (x *SessionLogsRequest) GetAll() bool {
+	if x != nil {
+		return x.All
+	}
+	return false
+}
+
+func (x *SessionLogsRequest) GetFollow() bool {
+	if x != nil {
+		return x.Follow
+	}
+	return false
+}
+
+func (x *SessionLogsRequest) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+type SessionLogsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Session       string                 `protobuf:"bytes,1,opt,name=session,proto3" json:"session,omitempty"` // its id
+	Stream        string                 `protobuf:"bytes,2,opt,name=stream,proto3" json:"stream,omitempty"`
+	Path          string                 `protobuf:"bytes,3,opt,name=path,proto3" json:"path,omitempty"` // in the guest
+	Content       []byte                 `protobuf:"bytes,4,opt,name=content,proto3" json:"content,omitempty"`
+	Offset        int64                  `protobuf:"varint,5,opt,name=offset,proto3" json:"offset,omitempty"` // of content, in all that the stream ever held
+	Mark          bool                   `protobuf:"varint,6,opt,name=mark,proto3" json:"mark,omitempty"`     // content is not the command's, but tells what is missing
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SessionLogsResponse) Reset() {
+	*x = SessionLogsResponse{}
+	mi := &file_banger_api_v1_api_proto_msgTypes[74]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SessionLogsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SessionLogsResponse) ProtoMessage() {}
+
+func (x *SessionLogsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_api_v1_api_proto_msgTypes[74]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SessionLogsResponse.ProtoReflect.Descriptor instead.
+func (*SessionLogsResponse) Descriptor() ([]byte, []int) {
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{74}
+}
+
+func (x *SessionLogsResponse) GetSession() string {
+	if x != nil {
+		return x.Session
+	}
+	return ""
+}
+
+func (x *SessionLogsResponse) GetStream() string {
+	if x != nil {
+		return x.Stream
+	}
+	return ""
+}
+
+func (x *SessionLogsResponse) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *SessionLogsResponse) GetContent() []byte {
+	if x != nil {
+		return x.Content
+	}
+	return nil
+}
+
+func (x *SessionLogsResponse) GetOffset() int64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *SessionLogsResponse) GetMark() bool {
+	if x != nil {
+		return x.Mark
+	}
+	return false
+}
+
+type SendSessionRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Msg:
+	//
+	//	*SendSessionRequest_Start
+	//	*SendSessionRequest_Data
+	Msg           isSendSessionRequest_Msg `protobuf_oneof:"msg"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SendSessionRequest) Reset() {
+	*x = SendSessionRequest{}
+	mi := &file_banger_api_v1_api_proto_msgTypes[75]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SendSessionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SendSessionRequest) ProtoMessage() {}
+
+func (x *SendSessionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_api_v1_api_proto_msgTypes[75]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SendSessionRequest.ProtoReflect.Descriptor instead.
+func (*SendSessionRequest) Descriptor() ([]byte, []int) {
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{75}
+}
+
+func (x *SendSessionRequest) GetMsg() isSendSessionRequest_Msg {
+	if x != nil {
+		return x.Msg
+	}
+	return nil
+}
+
+func (x *SendSessionRequest) GetStart() *SendIn {
+	if x != nil {
+		if x, ok := x.Msg.(*SendSessionRequest_Start); ok {
+			return x.Start
+		}
+	}
+	return nil
+}
+
+func (x *SendSessionRequest) GetData() []byte {
+	if x != nil {
+		if x, ok := x.Msg.(*SendSessionRequest_Data); ok {
+			return x.Data
+		}
+	}
+	return nil
+}
+
+type isSendSessionRequest_Msg interface {
+	isSendSessionRequest_Msg()
+}
+
+type SendSessionRequest_Start struct {
+	Start *SendIn `protobuf:"bytes,1,opt,name=start,proto3,oneof"` // first
+}
+
+type SendSessionRequest_Data struct {
+	Data []byte `protobuf:"bytes,2,opt,name=data,proto3,oneof"`
+}
+
+func (*SendSessionRequest_Start) isSendSessionRequest_Msg() {}
+
+func (*SendSessionRequest_Data) isSendSessionRequest_Msg() {}
+
+type SendIn struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Vm            string                 `protobuf:"bytes,1,opt,name=vm,proto3" json:"vm,omitempty"`
+	Session       string                 `protobuf:"bytes,2,opt,name=session,proto3" json:"session,omitempty"`
+	Eof           bool                   `protobuf:"varint,3,opt,name=eof,proto3" json:"eof,omitempty"`        // ends the session's input after the data
+	Timeout       *durationpb.Duration   `protobuf:"bytes,4,opt,name=timeout,proto3" json:"timeout,omitempty"` // absent: none
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SendIn) Reset() {
+	*x = SendIn{}
+	mi := &file_banger_api_v1_api_proto_msgTypes[76]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SendIn) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SendIn) ProtoMessage() {}
+
+func (x *SendIn) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_api_v1_api_proto_msgTypes[76]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SendIn.ProtoReflect.Descriptor instead.
+func (*SendIn) Descriptor() ([]byte, []int) {
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{76}
+}
+
+func (x *SendIn) GetVm() string {
+	if x != nil {
+		return x.Vm
+	}
+	return ""
+}
+
+func (x *SendIn) GetSession() string {
+	if x != nil {
+		return x.Session
+	}
+	return ""
+}
+
+func (x *SendIn) GetEof() bool {
+	if x != nil {
+		return x.Eof
+	}
+	return false
+}
+
+func (x *SendIn) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
+}
+
+type SendSessionResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	BytesWritten  int64                  `protobuf:"varint,1,opt,name=bytes_written,json=bytesWritten,proto3" json:"bytes_written,omitempty"`
+	TimedOut      bool                   `protobuf:"varint,2,opt,name=timed_out,json=timedOut,proto3" json:"timed_out,omitempty"` // the command did not read all of it in time
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SendSessionResponse) Reset() {
+	*x = SendSessionResponse{}
+	mi := &file_banger_api_v1_api_proto_msgTypes[77]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SendSessionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SendSessionResponse) ProtoMessage() {}
+
+func (x *SendSessionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_api_v1_api_proto_msgTypes[77]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SendSessionResponse.ProtoReflect.Descriptor instead.
+func (*SendSessionResponse) Descriptor() ([]byte, []int) {
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{77}
+}
+
+func (x *SendSessionResponse) GetBytesWritten() int64 {
+	if x != nil {
+		return x.BytesWritten
+	}
+	return 0
+}
+
+func (x *SendSessionResponse) GetTimedOut() bool {
+	if x != nil {
+		return x.TimedOut
+	}
+	return false
+}
+
+type AttachSessionRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Msg:
+	//
+	//	*AttachSessionRequest_Start
+	//	*AttachSessionRequest_Attach
+	Msg           isAttachSessionRequest_Msg `protobuf_oneof:"msg"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AttachSessionRequest) Reset() {
+	*x = AttachSessionRequest{}
+	mi := &file_banger_api_v1_api_proto_msgTypes[78]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AttachSessionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AttachSessionRequest) ProtoMessage() {}
+
+func (x *AttachSessionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_api_v1_api_proto_msgTypes[78]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AttachSessionRequest.ProtoReflect.Descriptor instead.
+func (*AttachSessionRequest) Descriptor() ([]byte, []int) {
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{78}
+}
+
+func (x *AttachSessionRequest) GetMsg() isAttachSessionRequest_Msg {
+	if x != nil {
+		return x.Msg
+	}
+	return nil
+}
+
+func (x *AttachSessionRequest) GetStart() *AttachIn {
+	if x != nil {
+		if x, ok := x.Msg.(*AttachSessionRequest_Start); ok {
+			return x.Start
+		}
+	}
+	return nil
+}
+
+func (x *AttachSessionRequest) GetAttach() *wire.AttachSessionRequest {
+	if x != nil {
+		if x, ok := x.Msg.(*AttachSessionRequest_Attach); ok {
+			return x.Attach
+		}
+	}
+	return nil
+}
+
+type isAttachSessionRequest_Msg interface {
+	isAttachSessionRequest_Msg()
+}
+
+type AttachSessionRequest_Start struct {
+	Start *AttachIn `protobuf:"bytes,1,opt,name=start,proto3,oneof"` // first
+}
+
+type AttachSessionRequest_Attach struct {
+	Attach *wire.AttachSessionRequest `protobuf:"bytes,2,opt,name=attach,proto3,oneof"` // not start
+}
+
+func (*AttachSessionRequest_Start) isAttachSessionRequest_Msg() {}
+
+func (*AttachSessionRequest_Attach) isAttachSessionRequest_Msg() {}
+
+type AttachIn struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Vm            string                 `protobuf:"bytes,1,opt,name=vm,proto3" json:"vm,omitempty"`
+	Session       string                 `protobuf:"bytes,2,opt,name=session,proto3" json:"session,omitempty"`
+	Attach        *wire.AttachStart      `protobuf:"bytes,3,opt,name=attach,proto3" json:"attach,omitempty"` // without id
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AttachIn) Reset() {
+	*x = AttachIn{}
+	mi := &file_banger_api_v1_api_proto_msgTypes[79]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AttachIn) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AttachIn) ProtoMessage() {}
+
+func (x *AttachIn) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_api_v1_api_proto_msgTypes[79]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AttachIn.ProtoReflect.Descriptor instead.
+func (*AttachIn) Descriptor() ([]byte, []int) {
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{79}
+}
+
+func (x *AttachIn) GetVm() string {
+	if x != nil {
+		return x.Vm
+	}
+	return ""
+}
+
+func (x *AttachIn) GetSession() string {
+	if x != nil {
+		return x.Session
+	}
+	return ""
+}
+
+func (x *AttachIn) GetAttach() *wire.AttachStart {
+	if x != nil {
+		return x.Attach
+	}
+	return nil
+}
+
+type AttachSessionResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Msg:
+	//
+	//	*AttachSessionResponse_Session
+	//	*AttachSessionResponse_Attach
+	//	*AttachSessionResponse_Notice
+	Msg           isAttachSessionResponse_Msg `protobuf_oneof:"msg"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AttachSessionResponse) Reset() {
+	*x = AttachSessionResponse{}
+	mi := &file_banger_api_v1_api_proto_msgTypes[80]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AttachSessionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AttachSessionResponse) ProtoMessage() {}
+
+func (x *AttachSessionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_api_v1_api_proto_msgTypes[80]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AttachSessionResponse.ProtoReflect.Descriptor instead.
+func (*AttachSessionResponse) Descriptor() ([]byte, []int) {
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{80}
+}
+
+func (x *AttachSessionResponse) GetMsg() isAttachSessionResponse_Msg {
+	if x != nil {
+		return x.Msg
+	}
+	return nil
+}
+
+func (x *AttachSessionResponse) GetSession() *Session {
+	if x != nil {
+		if x, ok := x.Msg.(*AttachSessionResponse_Session); ok {
+			return x.Session
+		}
+	}
+	return nil
+}
+
+func (x *AttachSessionResponse) GetAttach() *wire.AttachSessionResponse {
+	if x != nil {
+		if x, ok := x.Msg.(*AttachSessionResponse_Attach); ok {
+			return x.Attach
+		}
+	}
+	return nil
+}
+
+func (x *AttachSessionResponse) GetNotice() string {
+	if x != nil {
+		if x, ok := x.Msg.(*AttachSessionResponse_Notice); ok {
+			return x.Notice
+		}
+	}
+	return ""
+}
+
+type isAttachSessionResponse_Msg interface {
+	isAttachSessionResponse_Msg()
+}
+
+type AttachSessionResponse_Session struct {
+	Session *Session `protobuf:"bytes,1,opt,name=session,proto3,oneof"` // first
+}
+
+type AttachSessionResponse_Attach struct {
+	Attach *wire.AttachSessionResponse `protobuf:"bytes,2,opt,name=attach,proto3,oneof"` // not refused
+}
+
+type AttachSessionResponse_Notice struct {
+	Notice string `protobuf:"bytes,3,opt,name=notice,proto3,oneof"` // the machine was paused, or goes on: for people
+}
+
+func (*AttachSessionResponse_Session) isAttachSessionResponse_Msg() {}
+
+func (*AttachSessionResponse_Attach) isAttachSessionResponse_Msg() {}
+
+func (*AttachSessionResponse_Notice) isAttachSessionResponse_Msg() {}
+
+type StopSessionRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Vm            string                 `protobuf:"bytes,1,opt,name=vm,proto3" json:"vm,omitempty"`
+	Session       string                 `protobuf:"bytes,2,opt,name=session,proto3" json:"session,omitempty"`
+	Grace         *durationpb.Duration   `protobuf:"bytes,3,opt,name=grace,proto3" json:"grace,omitempty"` // absent: 10 s
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StopSessionRequest) Reset() {
+	*x = StopSessionRequest{}
+	mi := &file_banger_api_v1_api_proto_msgTypes[81]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StopSessionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StopSessionRequest) ProtoMessage() {}
+
+func (x *StopSessionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_api_v1_api_proto_msgTypes[81]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StopSessionRequest.ProtoReflect.Descriptor instead.
+func (*StopSessionRequest) Descriptor() ([]byte, []int) {
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{81}
+}
+
+func (x *StopSessionRequest) GetVm() string {
+	if x != nil {
+		return x.Vm
+	}
+	return ""
+}
+
+func (x *StopSessionRequest) GetSession() string {
+	if x != nil {
+		return x.Session
+	}
+	return ""
+}
+
+func (x *StopSessionRequest) GetGrace() *durationpb.Duration {
+	if x != nil {
+		return x.Grace
+	}
+	return nil
+}
+
+type StopSessionResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Session       *Session               `protobuf:"bytes,1,opt,name=session,proto3" json:"session,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StopSessionResponse) Reset() {
+	*x = StopSessionResponse{}
+	mi := &file_banger_api_v1_api_proto_msgTypes[82]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StopSessionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StopSessionResponse) ProtoMessage() {}
+
+func (x *StopSessionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_api_v1_api_proto_msgTypes[82]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StopSessionResponse.ProtoReflect.Descriptor instead.
+func (*StopSessionResponse) Descriptor() ([]byte, []int) {
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{82}
+}
+
+func (x *StopSessionResponse) GetSession() *Session {
+	if x != nil {
+		return x.Session
+	}
+	return nil
+}
+
+type KillSessionRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Vm            string                 `protobuf:"bytes,1,opt,name=vm,proto3" json:"vm,omitempty"`
+	Session       string                 `protobuf:"bytes,2,opt,name=session,proto3" json:"session,omitempty"`
+	Signal        string                 `protobuf:"bytes,3,opt,name=signal,proto3" json:"signal,omitempty"` // empty: "KILL"
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KillSessionRequest) Reset() {
+	*x = KillSessionRequest{}
+	mi := &file_banger_api_v1_api_proto_msgTypes[83]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KillSessionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KillSessionRequest) ProtoMessage() {}
+
+func (x *KillSessionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_api_v1_api_proto_msgTypes[83]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KillSessionRequest.ProtoReflect.Descriptor instead.
+func (*KillSessionRequest) Descriptor() ([]byte, []int) {
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{83}
+}
+
+func (x *KillSessionRequest) GetVm() string {
+	if x != nil {
+		return x.Vm
+	}
+	return ""
+}
+
+func (x *KillSessionRequest) GetSession() string {
+	if x != nil {
+		return x.Session
+	}
+	return ""
+}
+
+func (x *KillSessionRequest) GetSignal() string {
+	if x != nil {
+		return x.Signal
+	}
+	return ""
+}
+
+type KillSessionResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Session       *Session               `protobuf:"bytes,1,opt,name=session,proto3" json:"session,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KillSessionResponse) Reset() {
+	*x = KillSessionResponse{}
+	mi := &file_banger_api_v1_api_proto_msgTypes[84]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KillSessionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KillSessionResponse) ProtoMessage() {}
+
+func (x *KillSessionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_api_v1_api_proto_msgTypes[84]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KillSessionResponse.ProtoReflect.Descriptor instead.
+func (*KillSessionResponse) Descriptor() ([]byte, []int) {
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{84}
+}
+
+func (x *KillSessionResponse) GetSession() *Session {
+	if x != nil {
+		return x.Session
+	}
+	return nil
+}
+
+type DeleteSessionRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Vm            string                 `protobuf:"bytes,1,opt,name=vm,proto3" json:"vm,omitempty"`
+	Session       string                 `protobuf:"bytes,2,opt,name=session,proto3" json:"session,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteSessionRequest) Reset() {
+	*x = DeleteSessionRequest{}
+	mi := &file_banger_api_v1_api_proto_msgTypes[85]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteSessionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteSessionRequest) ProtoMessage() {}
+
+func (x *DeleteSessionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_api_v1_api_proto_msgTypes[85]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteSessionRequest.ProtoReflect.Descriptor instead.
+func (*DeleteSessionRequest) Descriptor() ([]byte, []int) {
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{85}
+}
+
+func (x *DeleteSessionRequest) GetVm() string {
+	if x != nil {
+		return x.Vm
+	}
+	return ""
+}
+
+func (x *DeleteSessionRequest) GetSession() string {
+	if x != nil {
+		return x.Session
+	}
+	return ""
+}
+
+type DeleteSessionResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Session       *Session               `protobuf:"bytes,1,opt,name=session,proto3" json:"session,omitempty"` // as it was last
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteSessionResponse) Reset() {
+	*x = DeleteSessionResponse{}
+	mi := &file_banger_api_v1_api_proto_msgTypes[86]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteSessionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteSessionResponse) ProtoMessage() {}
+
+func (x *DeleteSessionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_api_v1_api_proto_msgTypes[86]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteSessionResponse.ProtoReflect.Descriptor instead.
+func (*DeleteSessionResponse) Descriptor() ([]byte, []int) {
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{86}
+}
+
+func (x *DeleteSessionResponse) GetSession() *Session {
+	if x != nil {
+		return x.Session
+	}
+	return nil
+}
+
 var File_banger_api_v1_api_proto protoreflect.FileDescriptor
 
 const file_banger_api_v1_api_proto_rawDesc = "" +
@@ -4538,7 +6018,121 @@ const file_banger_api_v1_api_proto_rawDesc = "" +
 	"\x04copy\x18\x02 \x01(\v2\x1a.banger.agent.v1.CopyStartR\x04copy\"Y\n" +
 	"\fCopyResponse\x121\n" +
 	"\x04copy\x18\x01 \x01(\v2\x1d.banger.agent.v1.CopyResponseR\x04copy\x12\x16\n" +
-	"\x06notice\x18\x02 \x01(\tR\x06notice2\x8d\b\n" +
+	"\x06notice\x18\x02 \x01(\tR\x06notice\"\xbf\x06\n" +
+	"\aSession\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x13\n" +
+	"\x05vm_id\x18\x03 \x01(\tR\x04vmId\x12\x0e\n" +
+	"\x02vm\x18\x04 \x01(\tR\x02vm\x12\x18\n" +
+	"\acommand\x18\x05 \x01(\tR\acommand\x12\x12\n" +
+	"\x04args\x18\x06 \x03(\tR\x04args\x12\x10\n" +
+	"\x03cwd\x18\a \x01(\tR\x03cwd\x121\n" +
+	"\x03env\x18\b \x03(\v2\x1f.banger.api.v1.Session.EnvEntryR\x03env\x12\x12\n" +
+	"\x04user\x18\t \x01(\tR\x04user\x12\x14\n" +
+	"\x05stdin\x18\n" +
+	" \x01(\tR\x05stdin\x12\x12\n" +
+	"\x04tags\x18\v \x03(\tR\x04tags\x12+\n" +
+	"\x11required_commands\x18\f \x03(\tR\x10requiredCommands\x12\x16\n" +
+	"\x06status\x18\r \x01(\tR\x06status\x12 \n" +
+	"\tguest_pid\x18\x0e \x01(\x05H\x00R\bguestPid\x88\x01\x01\x12 \n" +
+	"\texit_code\x18\x0f \x01(\x05H\x01R\bexitCode\x88\x01\x01\x12\x1f\n" +
+	"\vexit_signal\x18\x10 \x01(\tR\n" +
+	"exitSignal\x12!\n" +
+	"\ffailed_stage\x18\x11 \x01(\tR\vfailedStage\x12%\n" +
+	"\x0efailed_message\x18\x12 \x01(\tR\rfailedMessage\x12\x1d\n" +
+	"\n" +
+	"last_error\x18\x13 \x01(\tR\tlastError\x129\n" +
+	"\n" +
+	"created_at\x18\x14 \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\x129\n" +
+	"\n" +
+	"started_at\x18\x15 \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAt\x125\n" +
+	"\bended_at\x18\x16 \x01(\v2\x1a.google.protobuf.TimestampR\aendedAt\x12&\n" +
+	"\x0flog_limit_bytes\x18\x17 \x01(\x03R\rlogLimitBytes\x1a6\n" +
+	"\bEnvEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\f\n" +
+	"\n" +
+	"_guest_pidB\f\n" +
+	"\n" +
+	"_exit_code\"\xee\x01\n" +
+	"\x13StartSessionRequest\x12\x0e\n" +
+	"\x02vm\x18\x01 \x01(\tR\x02vm\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x124\n" +
+	"\acommand\x18\x03 \x01(\v2\x1a.banger.agent.v1.ExecStartR\acommand\x12\x14\n" +
+	"\x05stdin\x18\x04 \x01(\tR\x05stdin\x12\x12\n" +
+	"\x04tags\x18\x05 \x03(\tR\x04tags\x12+\n" +
+	"\x11required_commands\x18\x06 \x03(\tR\x10requiredCommands\x12&\n" +
+	"\x0flog_limit_bytes\x18\a \x01(\x03R\rlogLimitBytes\"H\n" +
+	"\x14StartSessionResponse\x120\n" +
+	"\asession\x18\x01 \x01(\v2\x16.banger.api.v1.SessionR\asession\"U\n" +
+	"\x13ListSessionsRequest\x12\x0e\n" +
+	"\x02vm\x18\x01 \x01(\tR\x02vm\x12\x1a\n" +
+	"\bstatuses\x18\x02 \x03(\tR\bstatuses\x12\x12\n" +
+	"\x04tags\x18\x03 \x03(\tR\x04tags\"J\n" +
+	"\x14ListSessionsResponse\x122\n" +
+	"\bsessions\x18\x01 \x03(\v2\x16.banger.api.v1.SessionR\bsessions\">\n" +
+	"\x12ShowSessionRequest\x12\x0e\n" +
+	"\x02vm\x18\x01 \x01(\tR\x02vm\x12\x18\n" +
+	"\asession\x18\x02 \x01(\tR\asession\"G\n" +
+	"\x13ShowSessionResponse\x120\n" +
+	"\asession\x18\x01 \x01(\v2\x16.banger.api.v1.SessionR\asession\"\xc6\x01\n" +
+	"\x12SessionLogsRequest\x12\x0e\n" +
+	"\x02vm\x18\x01 \x01(\tR\x02vm\x12\x18\n" +
+	"\asession\x18\x02 \x01(\tR\asession\x12\x16\n" +
+	"\x06stream\x18\x03 \x01(\tR\x06stream\x12\x12\n" +
+	"\x04tail\x18\x04 \x01(\x05R\x04tail\x12\x10\n" +
+	"\x03all\x18\x05 \x01(\bR\x03all\x12\x16\n" +
+	"\x06follow\x18\x06 \x01(\bR\x06follow\x120\n" +
+	"\x05since\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\xa1\x01\n" +
+	"\x13SessionLogsResponse\x12\x18\n" +
+	"\asession\x18\x01 \x01(\tR\asession\x12\x16\n" +
+	"\x06stream\x18\x02 \x01(\tR\x06stream\x12\x12\n" +
+	"\x04path\x18\x03 \x01(\tR\x04path\x12\x18\n" +
+	"\acontent\x18\x04 \x01(\fR\acontent\x12\x16\n" +
+	"\x06offset\x18\x05 \x01(\x03R\x06offset\x12\x12\n" +
+	"\x04mark\x18\x06 \x01(\bR\x04mark\"`\n" +
+	"\x12SendSessionRequest\x12-\n" +
+	"\x05start\x18\x01 \x01(\v2\x15.banger.api.v1.SendInH\x00R\x05start\x12\x14\n" +
+	"\x04data\x18\x02 \x01(\fH\x00R\x04dataB\x05\n" +
+	"\x03msg\"y\n" +
+	"\x06SendIn\x12\x0e\n" +
+	"\x02vm\x18\x01 \x01(\tR\x02vm\x12\x18\n" +
+	"\asession\x18\x02 \x01(\tR\asession\x12\x10\n" +
+	"\x03eof\x18\x03 \x01(\bR\x03eof\x123\n" +
+	"\atimeout\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"W\n" +
+	"\x13SendSessionResponse\x12#\n" +
+	"\rbytes_written\x18\x01 \x01(\x03R\fbytesWritten\x12\x1b\n" +
+	"\ttimed_out\x18\x02 \x01(\bR\btimedOut\"\x8f\x01\n" +
+	"\x14AttachSessionRequest\x12/\n" +
+	"\x05start\x18\x01 \x01(\v2\x17.banger.api.v1.AttachInH\x00R\x05start\x12?\n" +
+	"\x06attach\x18\x02 \x01(\v2%.banger.agent.v1.AttachSessionRequestH\x00R\x06attachB\x05\n" +
+	"\x03msg\"j\n" +
+	"\bAttachIn\x12\x0e\n" +
+	"\x02vm\x18\x01 \x01(\tR\x02vm\x12\x18\n" +
+	"\asession\x18\x02 \x01(\tR\asession\x124\n" +
+	"\x06attach\x18\x03 \x01(\v2\x1c.banger.agent.v1.AttachStartR\x06attach\"\xae\x01\n" +
+	"\x15AttachSessionResponse\x122\n" +
+	"\asession\x18\x01 \x01(\v2\x16.banger.api.v1.SessionH\x00R\asession\x12@\n" +
+	"\x06attach\x18\x02 \x01(\v2&.banger.agent.v1.AttachSessionResponseH\x00R\x06attach\x12\x18\n" +
+	"\x06notice\x18\x03 \x01(\tH\x00R\x06noticeB\x05\n" +
+	"\x03msg\"o\n" +
+	"\x12StopSessionRequest\x12\x0e\n" +
+	"\x02vm\x18\x01 \x01(\tR\x02vm\x12\x18\n" +
+	"\asession\x18\x02 \x01(\tR\asession\x12/\n" +
+	"\x05grace\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x05grace\"G\n" +
+	"\x13StopSessionResponse\x120\n" +
+	"\asession\x18\x01 \x01(\v2\x16.banger.api.v1.SessionR\asession\"V\n" +
+	"\x12KillSessionRequest\x12\x0e\n" +
+	"\x02vm\x18\x01 \x01(\tR\x02vm\x12\x18\n" +
+	"\asession\x18\x02 \x01(\tR\asession\x12\x16\n" +
+	"\x06signal\x18\x03 \x01(\tR\x06signal\"G\n" +
+	"\x13KillSessionResponse\x120\n" +
+	"\asession\x18\x01 \x01(\v2\x16.banger.api.v1.SessionR\asession\"@\n" +
+	"\x14DeleteSessionRequest\x12\x0e\n" +
+	"\x02vm\x18\x01 \x01(\tR\x02vm\x12\x18\n" +
+	"\asession\x18\x02 \x01(\tR\asession\"I\n" +
+	"\x15DeleteSessionResponse\x120\n" +
+	"\asession\x18\x01 \x01(\v2\x16.banger.api.v1.SessionR\asession2\x8d\b\n" +
 	"\tVMService\x12@\n" +
 	"\x03Run\x12\x19.banger.api.v1.RunRequest\x1a\x1a.banger.api.v1.RunResponse(\x010\x01\x12C\n" +
 	"\x04Exec\x12\x1a.banger.api.v1.ExecRequest\x1a\x1b.banger.api.v1.ExecResponse(\x010\x01\x12G\n" +
@@ -4554,7 +6148,17 @@ const file_banger_api_v1_api_proto_rawDesc = "" +
 	"\x05Stats\x12\x1b.banger.api.v1.StatsRequest\x1a\x1c.banger.api.v1.StatsResponse\x12A\n" +
 	"\x04Logs\x12\x1a.banger.api.v1.LogsRequest\x1a\x1b.banger.api.v1.LogsResponse0\x01\x12I\n" +
 	"\x06Tunnel\x12\x1c.banger.api.v1.TunnelRequest\x1a\x1d.banger.api.v1.TunnelResponse(\x010\x01\x12C\n" +
-	"\x04Copy\x12\x1a.banger.api.v1.CopyRequest\x1a\x1b.banger.api.v1.CopyResponse(\x010\x012\xdc\x02\n" +
+	"\x04Copy\x12\x1a.banger.api.v1.CopyRequest\x1a\x1b.banger.api.v1.CopyResponse(\x010\x012\xb0\x06\n" +
+	"\x0eSessionService\x12W\n" +
+	"\fStartSession\x12\".banger.api.v1.StartSessionRequest\x1a#.banger.api.v1.StartSessionResponse\x12W\n" +
+	"\fListSessions\x12\".banger.api.v1.ListSessionsRequest\x1a#.banger.api.v1.ListSessionsResponse\x12T\n" +
+	"\vShowSession\x12!.banger.api.v1.ShowSessionRequest\x1a\".banger.api.v1.ShowSessionResponse\x12V\n" +
+	"\vSessionLogs\x12!.banger.api.v1.SessionLogsRequest\x1a\".banger.api.v1.SessionLogsResponse0\x01\x12V\n" +
+	"\vSendSession\x12!.banger.api.v1.SendSessionRequest\x1a\".banger.api.v1.SendSessionResponse(\x01\x12^\n" +
+	"\rAttachSession\x12#.banger.api.v1.AttachSessionRequest\x1a$.banger.api.v1.AttachSessionResponse(\x010\x01\x12T\n" +
+	"\vStopSession\x12!.banger.api.v1.StopSessionRequest\x1a\".banger.api.v1.StopSessionResponse\x12T\n" +
+	"\vKillSession\x12!.banger.api.v1.KillSessionRequest\x1a\".banger.api.v1.KillSessionResponse\x12Z\n" +
+	"\rDeleteSession\x12#.banger.api.v1.DeleteSessionRequest\x1a$.banger.api.v1.DeleteSessionResponse2\xdc\x02\n" +
 	"\fImageService\x12S\n" +
 	"\n" +
 	"BuildImage\x12 .banger.api.v1.BuildImageRequest\x1a!.banger.api.v1.BuildImageResponse0\x01\x12Q\n" +
@@ -4586,201 +6190,264 @@ func file_banger_api_v1_api_proto_rawDescGZIP() []byte {
 	return file_banger_api_v1_api_proto_rawDescData
 }
 
-var file_banger_api_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 68)
+var file_banger_api_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 90)
 var file_banger_api_v1_api_proto_goTypes = []any{
-	(*VM)(nil),                    // 0: banger.api.v1.VM
-	(*Handles)(nil),               // 1: banger.api.v1.Handles
-	(*Spec)(nil),                  // 2: banger.api.v1.Spec
-	(*Progress)(nil),              // 3: banger.api.v1.Progress
-	(*RunRequest)(nil),            // 4: banger.api.v1.RunRequest
-	(*RunStart)(nil),              // 5: banger.api.v1.RunStart
-	(*RunResponse)(nil),           // 6: banger.api.v1.RunResponse
-	(*Cleanup)(nil),               // 7: banger.api.v1.Cleanup
-	(*ExecRequest)(nil),           // 8: banger.api.v1.ExecRequest
-	(*ExecIn)(nil),                // 9: banger.api.v1.ExecIn
-	(*ExecResponse)(nil),          // 10: banger.api.v1.ExecResponse
-	(*CreateRequest)(nil),         // 11: banger.api.v1.CreateRequest
-	(*CreateResponse)(nil),        // 12: banger.api.v1.CreateResponse
-	(*StartRequest)(nil),          // 13: banger.api.v1.StartRequest
-	(*StartResponse)(nil),         // 14: banger.api.v1.StartResponse
-	(*SetRequest)(nil),            // 15: banger.api.v1.SetRequest
-	(*SetResponse)(nil),           // 16: banger.api.v1.SetResponse
-	(*RestartRequest)(nil),        // 17: banger.api.v1.RestartRequest
-	(*RestartResponse)(nil),       // 18: banger.api.v1.RestartResponse
-	(*StopRequest)(nil),           // 19: banger.api.v1.StopRequest
-	(*StopResponse)(nil),          // 20: banger.api.v1.StopResponse
-	(*KillRequest)(nil),           // 21: banger.api.v1.KillRequest
-	(*KillResponse)(nil),          // 22: banger.api.v1.KillResponse
-	(*DeleteRequest)(nil),         // 23: banger.api.v1.DeleteRequest
-	(*DeleteResponse)(nil),        // 24: banger.api.v1.DeleteResponse
-	(*ListRequest)(nil),           // 25: banger.api.v1.ListRequest
-	(*ListResponse)(nil),          // 26: banger.api.v1.ListResponse
-	(*StatsRequest)(nil),          // 27: banger.api.v1.StatsRequest
-	(*StatsResponse)(nil),         // 28: banger.api.v1.StatsResponse
-	(*VMStats)(nil),               // 29: banger.api.v1.VMStats
-	(*ShowRequest)(nil),           // 30: banger.api.v1.ShowRequest
-	(*ShowResponse)(nil),          // 31: banger.api.v1.ShowResponse
-	(*LogsRequest)(nil),           // 32: banger.api.v1.LogsRequest
-	(*LogsResponse)(nil),          // 33: banger.api.v1.LogsResponse
-	(*TunnelRequest)(nil),         // 34: banger.api.v1.TunnelRequest
-	(*TunnelStart)(nil),           // 35: banger.api.v1.TunnelStart
-	(*TunnelResponse)(nil),        // 36: banger.api.v1.TunnelResponse
-	(*Image)(nil),                 // 37: banger.api.v1.Image
-	(*Package)(nil),               // 38: banger.api.v1.Package
-	(*BuildImageRequest)(nil),     // 39: banger.api.v1.BuildImageRequest
-	(*BuildImageResponse)(nil),    // 40: banger.api.v1.BuildImageResponse
-	(*ListImagesRequest)(nil),     // 41: banger.api.v1.ListImagesRequest
-	(*ListImagesResponse)(nil),    // 42: banger.api.v1.ListImagesResponse
-	(*ShowImageRequest)(nil),      // 43: banger.api.v1.ShowImageRequest
-	(*ShowImageResponse)(nil),     // 44: banger.api.v1.ShowImageResponse
-	(*DeleteImageRequest)(nil),    // 45: banger.api.v1.DeleteImageRequest
-	(*DeleteImageResponse)(nil),   // 46: banger.api.v1.DeleteImageResponse
-	(*Kernel)(nil),                // 47: banger.api.v1.Kernel
-	(*PullKernelRequest)(nil),     // 48: banger.api.v1.PullKernelRequest
-	(*PullKernelResponse)(nil),    // 49: banger.api.v1.PullKernelResponse
-	(*ImportKernelRequest)(nil),   // 50: banger.api.v1.ImportKernelRequest
-	(*ImportKernelResponse)(nil),  // 51: banger.api.v1.ImportKernelResponse
-	(*ListKernelsRequest)(nil),    // 52: banger.api.v1.ListKernelsRequest
-	(*ListKernelsResponse)(nil),   // 53: banger.api.v1.ListKernelsResponse
-	(*ShowKernelRequest)(nil),     // 54: banger.api.v1.ShowKernelRequest
-	(*ShowKernelResponse)(nil),    // 55: banger.api.v1.ShowKernelResponse
-	(*DeleteKernelRequest)(nil),   // 56: banger.api.v1.DeleteKernelRequest
-	(*DeleteKernelResponse)(nil),  // 57: banger.api.v1.DeleteKernelResponse
-	(*StatusRequest)(nil),         // 58: banger.api.v1.StatusRequest
-	(*StatusResponse)(nil),        // 59: banger.api.v1.StatusResponse
-	(*ShutdownRequest)(nil),       // 60: banger.api.v1.ShutdownRequest
-	(*ShutdownResponse)(nil),      // 61: banger.api.v1.ShutdownResponse
-	(*ErrorDetail)(nil),           // 62: banger.api.v1.ErrorDetail
-	(*CopyRequest)(nil),           // 63: banger.api.v1.CopyRequest
-	(*CopyIn)(nil),                // 64: banger.api.v1.CopyIn
-	(*CopyResponse)(nil),          // 65: banger.api.v1.CopyResponse
-	nil,                           // 66: banger.api.v1.VM.LabelsEntry
-	nil,                           // 67: banger.api.v1.Spec.LabelsEntry
-	(*timestamppb.Timestamp)(nil), // 68: google.protobuf.Timestamp
-	(*wire.ExecRequest)(nil),      // 69: banger.agent.v1.ExecRequest
-	(*wire.ExecStart)(nil),        // 70: banger.agent.v1.ExecStart
-	(*wire.ExecResponse)(nil),     // 71: banger.agent.v1.ExecResponse
-	(*durationpb.Duration)(nil),   // 72: google.protobuf.Duration
-	(*wire.StatsResponse)(nil),    // 73: banger.agent.v1.StatsResponse
-	(*wire.TunnelRequest)(nil),    // 74: banger.agent.v1.TunnelRequest
-	(*wire.TunnelResponse)(nil),   // 75: banger.agent.v1.TunnelResponse
-	(*wire.CopyRequest)(nil),      // 76: banger.agent.v1.CopyRequest
-	(*wire.CopyStart)(nil),        // 77: banger.agent.v1.CopyStart
-	(*wire.CopyResponse)(nil),     // 78: banger.agent.v1.CopyResponse
+	(*VM)(nil),                         // 0: banger.api.v1.VM
+	(*Handles)(nil),                    // 1: banger.api.v1.Handles
+	(*Spec)(nil),                       // 2: banger.api.v1.Spec
+	(*Progress)(nil),                   // 3: banger.api.v1.Progress
+	(*RunRequest)(nil),                 // 4: banger.api.v1.RunRequest
+	(*RunStart)(nil),                   // 5: banger.api.v1.RunStart
+	(*RunResponse)(nil),                // 6: banger.api.v1.RunResponse
+	(*Cleanup)(nil),                    // 7: banger.api.v1.Cleanup
+	(*ExecRequest)(nil),                // 8: banger.api.v1.ExecRequest
+	(*ExecIn)(nil),                     // 9: banger.api.v1.ExecIn
+	(*ExecResponse)(nil),               // 10: banger.api.v1.ExecResponse
+	(*CreateRequest)(nil),              // 11: banger.api.v1.CreateRequest
+	(*CreateResponse)(nil),             // 12: banger.api.v1.CreateResponse
+	(*StartRequest)(nil),               // 13: banger.api.v1.StartRequest
+	(*StartResponse)(nil),              // 14: banger.api.v1.StartResponse
+	(*SetRequest)(nil),                 // 15: banger.api.v1.SetRequest
+	(*SetResponse)(nil),                // 16: banger.api.v1.SetResponse
+	(*RestartRequest)(nil),             // 17: banger.api.v1.RestartRequest
+	(*RestartResponse)(nil),            // 18: banger.api.v1.RestartResponse
+	(*StopRequest)(nil),                // 19: banger.api.v1.StopRequest
+	(*StopResponse)(nil),               // 20: banger.api.v1.StopResponse
+	(*KillRequest)(nil),                // 21: banger.api.v1.KillRequest
+	(*KillResponse)(nil),               // 22: banger.api.v1.KillResponse
+	(*DeleteRequest)(nil),              // 23: banger.api.v1.DeleteRequest
+	(*DeleteResponse)(nil),             // 24: banger.api.v1.DeleteResponse
+	(*ListRequest)(nil),                // 25: banger.api.v1.ListRequest
+	(*ListResponse)(nil),               // 26: banger.api.v1.ListResponse
+	(*StatsRequest)(nil),               // 27: banger.api.v1.StatsRequest
+	(*StatsResponse)(nil),              // 28: banger.api.v1.StatsResponse
+	(*VMStats)(nil),                    // 29: banger.api.v1.VMStats
+	(*ShowRequest)(nil),                // 30: banger.api.v1.ShowRequest
+	(*ShowResponse)(nil),               // 31: banger.api.v1.ShowResponse
+	(*LogsRequest)(nil),                // 32: banger.api.v1.LogsRequest
+	(*LogsResponse)(nil),               // 33: banger.api.v1.LogsResponse
+	(*TunnelRequest)(nil),              // 34: banger.api.v1.TunnelRequest
+	(*TunnelStart)(nil),                // 35: banger.api.v1.TunnelStart
+	(*TunnelResponse)(nil),             // 36: banger.api.v1.TunnelResponse
+	(*Image)(nil),                      // 37: banger.api.v1.Image
+	(*Package)(nil),                    // 38: banger.api.v1.Package
+	(*BuildImageRequest)(nil),          // 39: banger.api.v1.BuildImageRequest
+	(*BuildImageResponse)(nil),         // 40: banger.api.v1.BuildImageResponse
+	(*ListImagesRequest)(nil),          // 41: banger.api.v1.ListImagesRequest
+	(*ListImagesResponse)(nil),         // 42: banger.api.v1.ListImagesResponse
+	(*ShowImageRequest)(nil),           // 43: banger.api.v1.ShowImageRequest
+	(*ShowImageResponse)(nil),          // 44: banger.api.v1.ShowImageResponse
+	(*DeleteImageRequest)(nil),         // 45: banger.api.v1.DeleteImageRequest
+	(*DeleteImageResponse)(nil),        // 46: banger.api.v1.DeleteImageResponse
+	(*Kernel)(nil),                     // 47: banger.api.v1.Kernel
+	(*PullKernelRequest)(nil),          // 48: banger.api.v1.PullKernelRequest
+	(*PullKernelResponse)(nil),         // 49: banger.api.v1.PullKernelResponse
+	(*ImportKernelRequest)(nil),        // 50: banger.api.v1.ImportKernelRequest
+	(*ImportKernelResponse)(nil),       // 51: banger.api.v1.ImportKernelResponse
+	(*ListKernelsRequest)(nil),         // 52: banger.api.v1.ListKernelsRequest
+	(*ListKernelsResponse)(nil),        // 53: banger.api.v1.ListKernelsResponse
+	(*ShowKernelRequest)(nil),          // 54: banger.api.v1.ShowKernelRequest
+	(*ShowKernelResponse)(nil),         // 55: banger.api.v1.ShowKernelResponse
+	(*DeleteKernelRequest)(nil),        // 56: banger.api.v1.DeleteKernelRequest
+	(*DeleteKernelResponse)(nil),       // 57: banger.api.v1.DeleteKernelResponse
+	(*StatusRequest)(nil),              // 58: banger.api.v1.StatusRequest
+	(*StatusResponse)(nil),             // 59: banger.api.v1.StatusResponse
+	(*ShutdownRequest)(nil),            // 60: banger.api.v1.ShutdownRequest
+	(*ShutdownResponse)(nil),           // 61: banger.api.v1.ShutdownResponse
+	(*ErrorDetail)(nil),                // 62: banger.api.v1.ErrorDetail
+	(*CopyRequest)(nil),                // 63: banger.api.v1.CopyRequest
+	(*CopyIn)(nil),                     // 64: banger.api.v1.CopyIn
+	(*CopyResponse)(nil),               // 65: banger.api.v1.CopyResponse
+	(*Session)(nil),                    // 66: banger.api.v1.Session
+	(*StartSessionRequest)(nil),        // 67: banger.api.v1.StartSessionRequest
+	(*StartSessionResponse)(nil),       // 68: banger.api.v1.StartSessionResponse
+	(*ListSessionsRequest)(nil),        // 69: banger.api.v1.ListSessionsRequest
+	(*ListSessionsResponse)(nil),       // 70: banger.api.v1.ListSessionsResponse
+	(*ShowSessionRequest)(nil),         // 71: banger.api.v1.ShowSessionRequest
+	(*ShowSessionResponse)(nil),        // 72: banger.api.v1.ShowSessionResponse
+	(*SessionLogsRequest)(nil),         // 73: banger.api.v1.SessionLogsRequest
+	(*SessionLogsResponse)(nil),        // 74: banger.api.v1.SessionLogsResponse
+	(*SendSessionRequest)(nil),         // 75: banger.api.v1.SendSessionRequest
+	(*SendIn)(nil),                     // 76: banger.api.v1.SendIn
+	(*SendSessionResponse)(nil),        // 77: banger.api.v1.SendSessionResponse
+	(*AttachSessionRequest)(nil),       // 78: banger.api.v1.AttachSessionRequest
+	(*AttachIn)(nil),                   // 79: banger.api.v1.AttachIn
+	(*AttachSessionResponse)(nil),      // 80: banger.api.v1.AttachSessionResponse
+	(*StopSessionRequest)(nil),         // 81: banger.api.v1.StopSessionRequest
+	(*StopSessionResponse)(nil),        // 82: banger.api.v1.StopSessionResponse
+	(*KillSessionRequest)(nil),         // 83: banger.api.v1.KillSessionRequest
+	(*KillSessionResponse)(nil),        // 84: banger.api.v1.KillSessionResponse
+	(*DeleteSessionRequest)(nil),       // 85: banger.api.v1.DeleteSessionRequest
+	(*DeleteSessionResponse)(nil),      // 86: banger.api.v1.DeleteSessionResponse
+	nil,                                // 87: banger.api.v1.VM.LabelsEntry
+	nil,                                // 88: banger.api.v1.Spec.LabelsEntry
+	nil,                                // 89: banger.api.v1.Session.EnvEntry
+	(*timestamppb.Timestamp)(nil),      // 90: google.protobuf.Timestamp
+	(*wire.ExecRequest)(nil),           // 91: banger.agent.v1.ExecRequest
+	(*wire.ExecStart)(nil),             // 92: banger.agent.v1.ExecStart
+	(*wire.ExecResponse)(nil),          // 93: banger.agent.v1.ExecResponse
+	(*durationpb.Duration)(nil),        // 94: google.protobuf.Duration
+	(*wire.StatsResponse)(nil),         // 95: banger.agent.v1.StatsResponse
+	(*wire.TunnelRequest)(nil),         // 96: banger.agent.v1.TunnelRequest
+	(*wire.TunnelResponse)(nil),        // 97: banger.agent.v1.TunnelResponse
+	(*wire.CopyRequest)(nil),           // 98: banger.agent.v1.CopyRequest
+	(*wire.CopyStart)(nil),             // 99: banger.agent.v1.CopyStart
+	(*wire.CopyResponse)(nil),          // 100: banger.agent.v1.CopyResponse
+	(*wire.AttachSessionRequest)(nil),  // 101: banger.agent.v1.AttachSessionRequest
+	(*wire.AttachStart)(nil),           // 102: banger.agent.v1.AttachStart
+	(*wire.AttachSessionResponse)(nil), // 103: banger.agent.v1.AttachSessionResponse
 }
 var file_banger_api_v1_api_proto_depIdxs = []int32{
-	68, // 0: banger.api.v1.VM.created_at:type_name -> google.protobuf.Timestamp
-	68, // 1: banger.api.v1.VM.started_at:type_name -> google.protobuf.Timestamp
-	66, // 2: banger.api.v1.VM.labels:type_name -> banger.api.v1.VM.LabelsEntry
-	1,  // 3: banger.api.v1.VM.handles:type_name -> banger.api.v1.Handles
-	67, // 4: banger.api.v1.Spec.labels:type_name -> banger.api.v1.Spec.LabelsEntry
-	5,  // 5: banger.api.v1.RunRequest.start:type_name -> banger.api.v1.RunStart
-	69, // 6: banger.api.v1.RunRequest.exec:type_name -> banger.agent.v1.ExecRequest
-	2,  // 7: banger.api.v1.RunStart.spec:type_name -> banger.api.v1.Spec
-	70, // 8: banger.api.v1.RunStart.command:type_name -> banger.agent.v1.ExecStart
-	3,  // 9: banger.api.v1.RunResponse.progress:type_name -> banger.api.v1.Progress
-	0,  // 10: banger.api.v1.RunResponse.vm:type_name -> banger.api.v1.VM
-	71, // 11: banger.api.v1.RunResponse.exec:type_name -> banger.agent.v1.ExecResponse
-	7,  // 12: banger.api.v1.RunResponse.cleanup:type_name -> banger.api.v1.Cleanup
-	9,  // 13: banger.api.v1.ExecRequest.start:type_name -> banger.api.v1.ExecIn
-	69, // 14: banger.api.v1.ExecRequest.exec:type_name -> banger.agent.v1.ExecRequest
-	70, // 15: banger.api.v1.ExecIn.command:type_name -> banger.agent.v1.ExecStart
-	71, // 16: banger.api.v1.ExecResponse.exec:type_name -> banger.agent.v1.ExecResponse
-	2,  // 17: banger.api.v1.CreateRequest.spec:type_name -> banger.api.v1.Spec
-	3,  // 18: banger.api.v1.CreateResponse.progress:type_name -> banger.api.v1.Progress
-	0,  // 19: banger.api.v1.CreateResponse.vm:type_name -> banger.api.v1.VM
-	3,  // 20: banger.api.v1.StartResponse.progress:type_name -> banger.api.v1.Progress
-	0,  // 21: banger.api.v1.StartResponse.vm:type_name -> banger.api.v1.VM
-	0,  // 22: banger.api.v1.SetResponse.vm:type_name -> banger.api.v1.VM
-	72, // 23: banger.api.v1.RestartRequest.grace:type_name -> google.protobuf.Duration
-	3,  // 24: banger.api.v1.RestartResponse.progress:type_name -> banger.api.v1.Progress
-	0,  // 25: banger.api.v1.RestartResponse.vm:type_name -> banger.api.v1.VM
-	72, // 26: banger.api.v1.StopRequest.grace:type_name -> google.protobuf.Duration
-	0,  // 27: banger.api.v1.StopResponse.vm:type_name -> banger.api.v1.VM
-	0,  // 28: banger.api.v1.KillResponse.vm:type_name -> banger.api.v1.VM
-	0,  // 29: banger.api.v1.DeleteResponse.vm:type_name -> banger.api.v1.VM
-	0,  // 30: banger.api.v1.ListResponse.vms:type_name -> banger.api.v1.VM
-	29, // 31: banger.api.v1.StatsResponse.vms:type_name -> banger.api.v1.VMStats
-	73, // 32: banger.api.v1.VMStats.guest:type_name -> banger.agent.v1.StatsResponse
-	68, // 33: banger.api.v1.VMStats.at:type_name -> google.protobuf.Timestamp
-	0,  // 34: banger.api.v1.ShowResponse.vm:type_name -> banger.api.v1.VM
-	35, // 35: banger.api.v1.TunnelRequest.start:type_name -> banger.api.v1.TunnelStart
-	74, // 36: banger.api.v1.TunnelRequest.tunnel:type_name -> banger.agent.v1.TunnelRequest
-	75, // 37: banger.api.v1.TunnelResponse.tunnel:type_name -> banger.agent.v1.TunnelResponse
-	38, // 38: banger.api.v1.Image.packages:type_name -> banger.api.v1.Package
-	68, // 39: banger.api.v1.Image.created_at:type_name -> google.protobuf.Timestamp
-	3,  // 40: banger.api.v1.BuildImageResponse.progress:type_name -> banger.api.v1.Progress
-	37, // 41: banger.api.v1.BuildImageResponse.image:type_name -> banger.api.v1.Image
-	37, // 42: banger.api.v1.ListImagesResponse.images:type_name -> banger.api.v1.Image
-	37, // 43: banger.api.v1.ShowImageResponse.image:type_name -> banger.api.v1.Image
-	68, // 44: banger.api.v1.Kernel.created_at:type_name -> google.protobuf.Timestamp
-	3,  // 45: banger.api.v1.PullKernelResponse.progress:type_name -> banger.api.v1.Progress
-	47, // 46: banger.api.v1.PullKernelResponse.kernel:type_name -> banger.api.v1.Kernel
-	47, // 47: banger.api.v1.ImportKernelResponse.kernel:type_name -> banger.api.v1.Kernel
-	47, // 48: banger.api.v1.ListKernelsResponse.kernels:type_name -> banger.api.v1.Kernel
-	47, // 49: banger.api.v1.ShowKernelResponse.kernel:type_name -> banger.api.v1.Kernel
-	68, // 50: banger.api.v1.StatusResponse.started_at:type_name -> google.protobuf.Timestamp
-	64, // 51: banger.api.v1.CopyRequest.start:type_name -> banger.api.v1.CopyIn
-	76, // 52: banger.api.v1.CopyRequest.copy:type_name -> banger.agent.v1.CopyRequest
-	77, // 53: banger.api.v1.CopyIn.copy:type_name -> banger.agent.v1.CopyStart
-	78, // 54: banger.api.v1.CopyResponse.copy:type_name -> banger.agent.v1.CopyResponse
-	4,  // 55: banger.api.v1.VMService.Run:input_type -> banger.api.v1.RunRequest
-	8,  // 56: banger.api.v1.VMService.Exec:input_type -> banger.api.v1.ExecRequest
-	11, // 57: banger.api.v1.VMService.Create:input_type -> banger.api.v1.CreateRequest
-	13, // 58: banger.api.v1.VMService.Start:input_type -> banger.api.v1.StartRequest
-	17, // 59: banger.api.v1.VMService.Restart:input_type -> banger.api.v1.RestartRequest
-	15, // 60: banger.api.v1.VMService.Set:input_type -> banger.api.v1.SetRequest
-	19, // 61: banger.api.v1.VMService.Stop:input_type -> banger.api.v1.StopRequest
-	21, // 62: banger.api.v1.VMService.Kill:input_type -> banger.api.v1.KillRequest
-	23, // 63: banger.api.v1.VMService.Delete:input_type -> banger.api.v1.DeleteRequest
-	25, // 64: banger.api.v1.VMService.List:input_type -> banger.api.v1.ListRequest
-	30, // 65: banger.api.v1.VMService.Show:input_type -> banger.api.v1.ShowRequest
-	27, // 66: banger.api.v1.VMService.Stats:input_type -> banger.api.v1.StatsRequest
-	32, // 67: banger.api.v1.VMService.Logs:input_type -> banger.api.v1.LogsRequest
-	34, // 68: banger.api.v1.VMService.Tunnel:input_type -> banger.api.v1.TunnelRequest
-	63, // 69: banger.api.v1.VMService.Copy:input_type -> banger.api.v1.CopyRequest
-	39, // 70: banger.api.v1.ImageService.BuildImage:input_type -> banger.api.v1.BuildImageRequest
-	41, // 71: banger.api.v1.ImageService.ListImages:input_type -> banger.api.v1.ListImagesRequest
-	43, // 72: banger.api.v1.ImageService.ShowImage:input_type -> banger.api.v1.ShowImageRequest
-	45, // 73: banger.api.v1.ImageService.DeleteImage:input_type -> banger.api.v1.DeleteImageRequest
-	48, // 74: banger.api.v1.KernelService.PullKernel:input_type -> banger.api.v1.PullKernelRequest
-	50, // 75: banger.api.v1.KernelService.ImportKernel:input_type -> banger.api.v1.ImportKernelRequest
-	52, // 76: banger.api.v1.KernelService.ListKernels:input_type -> banger.api.v1.ListKernelsRequest
-	54, // 77: banger.api.v1.KernelService.ShowKernel:input_type -> banger.api.v1.ShowKernelRequest
-	56, // 78: banger.api.v1.KernelService.DeleteKernel:input_type -> banger.api.v1.DeleteKernelRequest
-	58, // 79: banger.api.v1.DaemonService.Status:input_type -> banger.api.v1.StatusRequest
-	60, // 80: banger.api.v1.DaemonService.Shutdown:input_type -> banger.api.v1.ShutdownRequest
-	6,  // 81: banger.api.v1.VMService.Run:output_type -> banger.api.v1.RunResponse
-	10, // 82: banger.api.v1.VMService.Exec:output_type -> banger.api.v1.ExecResponse
-	12, // 83: banger.api.v1.VMService.Create:output_type -> banger.api.v1.CreateResponse
-	14, // 84: banger.api.v1.VMService.Start:output_type -> banger.api.v1.StartResponse
-	18, // 85: banger.api.v1.VMService.Restart:output_type -> banger.api.v1.RestartResponse
-	16, // 86: banger.api.v1.VMService.Set:output_type -> banger.api.v1.SetResponse
-	20, // 87: banger.api.v1.VMService.Stop:output_type -> banger.api.v1.StopResponse
-	22, // 88: banger.api.v1.VMService.Kill:output_type -> banger.api.v1.KillResponse
-	24, // 89: banger.api.v1.VMService.Delete:output_type -> banger.api.v1.DeleteResponse
-	26, // 90: banger.api.v1.VMService.List:output_type -> banger.api.v1.ListResponse
-	31, // 91: banger.api.v1.VMService.Show:output_type -> banger.api.v1.ShowResponse
-	28, // 92: banger.api.v1.VMService.Stats:output_type -> banger.api.v1.StatsResponse
-	33, // 93: banger.api.v1.VMService.Logs:output_type -> banger.api.v1.LogsResponse
-	36, // 94: banger.api.v1.VMService.Tunnel:output_type -> banger.api.v1.TunnelResponse
-	65, // 95: banger.api.v1.VMService.Copy:output_type -> banger.api.v1.CopyResponse
-	40, // 96: banger.api.v1.ImageService.BuildImage:output_type -> banger.api.v1.BuildImageResponse
-	42, // 97: banger.api.v1.ImageService.ListImages:output_type -> banger.api.v1.ListImagesResponse
-	44, // 98: banger.api.v1.ImageService.ShowImage:output_type -> banger.api.v1.ShowImageResponse
-	46, // 99: banger.api.v1.ImageService.DeleteImage:output_type -> banger.api.v1.DeleteImageResponse
-	49, // 100: banger.api.v1.KernelService.PullKernel:output_type -> banger.api.v1.PullKernelResponse
-	51, // 101: banger.api.v1.KernelService.ImportKernel:output_type -> banger.api.v1.ImportKernelResponse
-	53, // 102: banger.api.v1.KernelService.ListKernels:output_type -> banger.api.v1.ListKernelsResponse
-	55, // 103: banger.api.v1.KernelService.ShowKernel:output_type -> banger.api.v1.ShowKernelResponse
-	57, // 104: banger.api.v1.KernelService.DeleteKernel:output_type -> banger.api.v1.DeleteKernelResponse
-	59, // 105: banger.api.v1.DaemonService.Status:output_type -> banger.api.v1.StatusResponse
-	61, // 106: banger.api.v1.DaemonService.Shutdown:output_type -> banger.api.v1.ShutdownResponse
-	81, // [81:107] is the sub-list for method output_type
-	55, // [55:81] is the sub-list for method input_type
-	55, // [55:55] is the sub-list for extension type_name
-	55, // [55:55] is the sub-list for extension extendee
-	0,  // [0:55] is the sub-list for field type_name
+	90,  // 0: banger.api.v1.VM.created_at:type_name -> google.protobuf.Timestamp
+	90,  // 1: banger.api.v1.VM.started_at:type_name -> google.protobuf.Timestamp
+	87,  // 2: banger.api.v1.VM.labels:type_name -> banger.api.v1.VM.LabelsEntry
+	1,   // 3: banger.api.v1.VM.handles:type_name -> banger.api.v1.Handles
+	88,  // 4: banger.api.v1.Spec.labels:type_name -> banger.api.v1.Spec.LabelsEntry
+	5,   // 5: banger.api.v1.RunRequest.start:type_name -> banger.api.v1.RunStart
+	91,  // 6: banger.api.v1.RunRequest.exec:type_name -> banger.agent.v1.ExecRequest
+	2,   // 7: banger.api.v1.RunStart.spec:type_name -> banger.api.v1.Spec
+	92,  // 8: banger.api.v1.RunStart.command:type_name -> banger.agent.v1.ExecStart
+	3,   // 9: banger.api.v1.RunResponse.progress:type_name -> banger.api.v1.Progress
+	0,   // 10: banger.api.v1.RunResponse.vm:type_name -> banger.api.v1.VM
+	93,  // 11: banger.api.v1.RunResponse.exec:type_name -> banger.agent.v1.ExecResponse
+	7,   // 12: banger.api.v1.RunResponse.cleanup:type_name -> banger.api.v1.Cleanup
+	9,   // 13: banger.api.v1.ExecRequest.start:type_name -> banger.api.v1.ExecIn
+	91,  // 14: banger.api.v1.ExecRequest.exec:type_name -> banger.agent.v1.ExecRequest
+	92,  // 15: banger.api.v1.ExecIn.command:type_name -> banger.agent.v1.ExecStart
+	93,  // 16: banger.api.v1.ExecResponse.exec:type_name -> banger.agent.v1.ExecResponse
+	2,   // 17: banger.api.v1.CreateRequest.spec:type_name -> banger.api.v1.Spec
+	3,   // 18: banger.api.v1.CreateResponse.progress:type_name -> banger.api.v1.Progress
+	0,   // 19: banger.api.v1.CreateResponse.vm:type_name -> banger.api.v1.VM
+	3,   // 20: banger.api.v1.StartResponse.progress:type_name -> banger.api.v1.Progress
+	0,   // 21: banger.api.v1.StartResponse.vm:type_name -> banger.api.v1.VM
+	0,   // 22: banger.api.v1.SetResponse.vm:type_name -> banger.api.v1.VM
+	94,  // 23: banger.api.v1.RestartRequest.grace:type_name -> google.protobuf.Duration
+	3,   // 24: banger.api.v1.RestartResponse.progress:type_name -> banger.api.v1.Progress
+	0,   // 25: banger.api.v1.RestartResponse.vm:type_name -> banger.api.v1.VM
+	94,  // 26: banger.api.v1.StopRequest.grace:type_name -> google.protobuf.Duration
+	0,   // 27: banger.api.v1.StopResponse.vm:type_name -> banger.api.v1.VM
+	0,   // 28: banger.api.v1.KillResponse.vm:type_name -> banger.api.v1.VM
+	0,   // 29: banger.api.v1.DeleteResponse.vm:type_name -> banger.api.v1.VM
+	0,   // 30: banger.api.v1.ListResponse.vms:type_name -> banger.api.v1.VM
+	29,  // 31: banger.api.v1.StatsResponse.vms:type_name -> banger.api.v1.VMStats
+	95,  // 32: banger.api.v1.VMStats.guest:type_name -> banger.agent.v1.StatsResponse
+	90,  // 33: banger.api.v1.VMStats.at:type_name -> google.protobuf.Timestamp
+	0,   // 34: banger.api.v1.ShowResponse.vm:type_name -> banger.api.v1.VM
+	35,  // 35: banger.api.v1.TunnelRequest.start:type_name -> banger.api.v1.TunnelStart
+	96,  // 36: banger.api.v1.TunnelRequest.tunnel:type_name -> banger.agent.v1.TunnelRequest
+	97,  // 37: banger.api.v1.TunnelResponse.tunnel:type_name -> banger.agent.v1.TunnelResponse
+	38,  // 38: banger.api.v1.Image.packages:type_name -> banger.api.v1.Package
+	90,  // 39: banger.api.v1.Image.created_at:type_name -> google.protobuf.Timestamp
+	3,   // 40: banger.api.v1.BuildImageResponse.progress:type_name -> banger.api.v1.Progress
+	37,  // 41: banger.api.v1.BuildImageResponse.image:type_name -> banger.api.v1.Image
+	37,  // 42: banger.api.v1.ListImagesResponse.images:type_name -> banger.api.v1.Image
+	37,  // 43: banger.api.v1.ShowImageResponse.image:type_name -> banger.api.v1.Image
+	90,  // 44: banger.api.v1.Kernel.created_at:type_name -> google.protobuf.Timestamp
+	3,   // 45: banger.api.v1.PullKernelResponse.progress:type_name -> banger.api.v1.Progress
+	47,  // 46: banger.api.v1.PullKernelResponse.kernel:type_name -> banger.api.v1.Kernel
+	47,  // 47: banger.api.v1.ImportKernelResponse.kernel:type_name -> banger.api.v1.Kernel
+	47,  // 48: banger.api.v1.ListKernelsResponse.kernels:type_name -> banger.api.v1.Kernel
+	47,  // 49: banger.api.v1.ShowKernelResponse.kernel:type_name -> banger.api.v1.Kernel
+	90,  // 50: banger.api.v1.StatusResponse.started_at:type_name -> google.protobuf.Timestamp
+	64,  // 51: banger.api.v1.CopyRequest.start:type_name -> banger.api.v1.CopyIn
+	98,  // 52: banger.api.v1.CopyRequest.copy:type_name -> banger.agent.v1.CopyRequest
+	99,  // 53: banger.api.v1.CopyIn.copy:type_name -> banger.agent.v1.CopyStart
+	100, // 54: banger.api.v1.CopyResponse.copy:type_name -> banger.agent.v1.CopyResponse
+	89,  // 55: banger.api.v1.Session.env:type_name -> banger.api.v1.Session.EnvEntry
+	90,  // 56: banger.api.v1.Session.created_at:type_name -> google.protobuf.Timestamp
+	90,  // 57: banger.api.v1.Session.started_at:type_name -> google.protobuf.Timestamp
+	90,  // 58: banger.api.v1.Session.ended_at:type_name -> google.protobuf.Timestamp
+	92,  // 59: banger.api.v1.StartSessionRequest.command:type_name -> banger.agent.v1.ExecStart
+	66,  // 60: banger.api.v1.StartSessionResponse.session:type_name -> banger.api.v1.Session
+	66,  // 61: banger.api.v1.ListSessionsResponse.sessions:type_name -> banger.api.v1.Session
+	66,  // 62: banger.api.v1.ShowSessionResponse.session:type_name -> banger.api.v1.Session
+	90,  // 63: banger.api.v1.SessionLogsRequest.since:type_name -> google.protobuf.Timestamp
+	76,  // 64: banger.api.v1.SendSessionRequest.start:type_name -> banger.api.v1.SendIn
+	94,  // 65: banger.api.v1.SendIn.timeout:type_name -> google.protobuf.Duration
+	79,  // 66: banger.api.v1.AttachSessionRequest.start:type_name -> banger.api.v1.AttachIn
+	101, // 67: banger.api.v1.AttachSessionRequest.attach:type_name -> banger.agent.v1.AttachSessionRequest
+	102, // 68: banger.api.v1.AttachIn.attach:type_name -> banger.agent.v1.AttachStart
+	66,  // 69: banger.api.v1.AttachSessionResponse.session:type_name -> banger.api.v1.Session
+	103, // 70: banger.api.v1.AttachSessionResponse.attach:type_name -> banger.agent.v1.AttachSessionResponse
+	94,  // 71: banger.api.v1.StopSessionRequest.grace:type_name -> google.protobuf.Duration
+	66,  // 72: banger.api.v1.StopSessionResponse.session:type_name -> banger.api.v1.Session
+	66,  // 73: banger.api.v1.KillSessionResponse.session:type_name -> banger.api.v1.Session
+	66,  // 74: banger.api.v1.DeleteSessionResponse.session:type_name -> banger.api.v1.Session
+	4,   // 75: banger.api.v1.VMService.Run:input_type -> banger.api.v1.RunRequest
+	8,   // 76: banger.api.v1.VMService.Exec:input_type -> banger.api.v1.ExecRequest
+	11,  // 77: banger.api.v1.VMService.Create:input_type -> banger.api.v1.CreateRequest
+	13,  // 78: banger.api.v1.VMService.Start:input_type -> banger.api.v1.StartRequest
+	17,  // 79: banger.api.v1.VMService.Restart:input_type -> banger.api.v1.RestartRequest
+	15,  // 80: banger.api.v1.VMService.Set:input_type -> banger.api.v1.SetRequest
+	19,  // 81: banger.api.v1.VMService.Stop:input_type -> banger.api.v1.StopRequest
+	21,  // 82: banger.api.v1.VMService.Kill:input_type -> banger.api.v1.KillRequest
+	23,  // 83: banger.api.v1.VMService.Delete:input_type -> banger.api.v1.DeleteRequest
+	25,  // 84: banger.api.v1.VMService.List:input_type -> banger.api.v1.ListRequest
+	30,  // 85: banger.api.v1.VMService.Show:input_type -> banger.api.v1.ShowRequest
+	27,  // 86: banger.api.v1.VMService.Stats:input_type -> banger.api.v1.StatsRequest
+	32,  // 87: banger.api.v1.VMService.Logs:input_type -> banger.api.v1.LogsRequest
+	34,  // 88: banger.api.v1.VMService.Tunnel:input_type -> banger.api.v1.TunnelRequest
+	63,  // 89: banger.api.v1.VMService.Copy:input_type -> banger.api.v1.CopyRequest
+	67,  // 90: banger.api.v1.SessionService.StartSession:input_type -> banger.api.v1.StartSessionRequest
+	69,  // 91: banger.api.v1.SessionService.ListSessions:input_type -> banger.api.v1.ListSessionsRequest
+	71,  // 92: banger.api.v1.SessionService.ShowSession:input_type -> banger.api.v1.ShowSessionRequest
+	73,  // 93: banger.api.v1.SessionService.SessionLogs:input_type -> banger.api.v1.SessionLogsRequest
+	75,  // 94: banger.api.v1.SessionService.SendSession:input_type -> banger.api.v1.SendSessionRequest
+	78,  // 95: banger.api.v1.SessionService.AttachSession:input_type -> banger.api.v1.AttachSessionRequest
+	81,  // 96: banger.api.v1.SessionService.StopSession:input_type -> banger.api.v1.StopSessionRequest
+	83,  // 97: banger.api.v1.SessionService.KillSession:input_type -> banger.api.v1.KillSessionRequest
+	85,  // 98: banger.api.v1.SessionService.DeleteSession:input_type -> banger.api.v1.DeleteSessionRequest
+	39,  // 99: banger.api.v1.ImageService.BuildImage:input_type -> banger.api.v1.BuildImageRequest
+	41,  // 100: banger.api.v1.ImageService.ListImages:input_type -> banger.api.v1.ListImagesRequest
+	43,  // 101: banger.api.v1.ImageService.ShowImage:input_type -> banger.api.v1.ShowImageRequest
+	45,  // 102: banger.api.v1.ImageService.DeleteImage:input_type -> banger.api.v1.DeleteImageRequest
+	48,  // 103: banger.api.v1.KernelService.PullKernel:input_type -> banger.api.v1.PullKernelRequest
+	50,  // 104: banger.api.v1.KernelService.ImportKernel:input_type -> banger.api.v1.ImportKernelRequest
+	52,  // 105: banger.api.v1.KernelService.ListKernels:input_type -> banger.api.v1.ListKernelsRequest
+	54,  // 106: banger.api.v1.KernelService.ShowKernel:input_type -> banger.api.v1.ShowKernelRequest
+	56,  // 107: banger.api.v1.KernelService.DeleteKernel:input_type -> banger.api.v1.DeleteKernelRequest
+	58,  // 108: banger.api.v1.DaemonService.Status:input_type -> banger.api.v1.StatusRequest
+	60,  // 109: banger.api.v1.DaemonService.Shutdown:input_type -> banger.api.v1.ShutdownRequest
+	6,   // 110: banger.api.v1.VMService.Run:output_type -> banger.api.v1.RunResponse
+	10,  // 111: banger.api.v1.VMService.Exec:output_type -> banger.api.v1.ExecResponse
+	12,  // 112: banger.api.v1.VMService.Create:output_type -> banger.api.v1.CreateResponse
+	14,  // 113: banger.api.v1.VMService.Start:output_type -> banger.api.v1.StartResponse
+	18,  // 114: banger.api.v1.VMService.Restart:output_type -> banger.api.v1.RestartResponse
+	16,  // 115: banger.api.v1.VMService.Set:output_type -> banger.api.v1.SetResponse
+	20,  // 116: banger.api.v1.VMService.Stop:output_type -> banger.api.v1.StopResponse
+	22,  // 117: banger.api.v1.VMService.Kill:output_type -> banger.api.v1.KillResponse
+	24,  // 118: banger.api.v1.VMService.Delete:output_type -> banger.api.v1.DeleteResponse
+	26,  // 119: banger.api.v1.VMService.List:output_type -> banger.api.v1.ListResponse
+	31,  // 120: banger.api.v1.VMService.Show:output_type -> banger.api.v1.ShowResponse
+	28,  // 121: banger.api.v1.VMService.Stats:output_type -> banger.api.v1.StatsResponse
+	33,  // 122: banger.api.v1.VMService.Logs:output_type -> banger.api.v1.LogsResponse
+	36,  // 123: banger.api.v1.VMService.Tunnel:output_type -> banger.api.v1.TunnelResponse
+	65,  // 124: banger.api.v1.VMService.Copy:output_type -> banger.api.v1.CopyResponse
+	68,  // 125: banger.api.v1.SessionService.StartSession:output_type -> banger.api.v1.StartSessionResponse
+	70,  // 126: banger.api.v1.SessionService.ListSessions:output_type -> banger.api.v1.ListSessionsResponse
+	72,  // 127: banger.api.v1.SessionService.ShowSession:output_type -> banger.api.v1.ShowSessionResponse
+	74,  // 128: banger.api.v1.SessionService.SessionLogs:output_type -> banger.api.v1.SessionLogsResponse
+	77,  // 129: banger.api.v1.SessionService.SendSession:output_type -> banger.api.v1.SendSessionResponse
+	80,  // 130: banger.api.v1.SessionService.AttachSession:output_type -> banger.api.v1.AttachSessionResponse
+	82,  // 131: banger.api.v1.SessionService.StopSession:output_type -> banger.api.v1.StopSessionResponse
+	84,  // 132: banger.api.v1.SessionService.KillSession:output_type -> banger.api.v1.KillSessionResponse
+	86,  // 133: banger.api.v1.SessionService.DeleteSession:output_type -> banger.api.v1.DeleteSessionResponse
+	40,  // 134: banger.api.v1.ImageService.BuildImage:output_type -> banger.api.v1.BuildImageResponse
+	42,  // 135: banger.api.v1.ImageService.ListImages:output_type -> banger.api.v1.ListImagesResponse
+	44,  // 136: banger.api.v1.ImageService.ShowImage:output_type -> banger.api.v1.ShowImageResponse
+	46,  // 137: banger.api.v1.ImageService.DeleteImage:output_type -> banger.api.v1.DeleteImageResponse
+	49,  // 138: banger.api.v1.KernelService.PullKernel:output_type -> banger.api.v1.PullKernelResponse
+	51,  // 139: banger.api.v1.KernelService.ImportKernel:output_type -> banger.api.v1.ImportKernelResponse
+	53,  // 140: banger.api.v1.KernelService.ListKernels:output_type -> banger.api.v1.ListKernelsResponse
+	55,  // 141: banger.api.v1.KernelService.ShowKernel:output_type -> banger.api.v1.ShowKernelResponse
+	57,  // 142: banger.api.v1.KernelService.DeleteKernel:output_type -> banger.api.v1.DeleteKernelResponse
+	59,  // 143: banger.api.v1.DaemonService.Status:output_type -> banger.api.v1.StatusResponse
+	61,  // 144: banger.api.v1.DaemonService.Shutdown:output_type -> banger.api.v1.ShutdownResponse
+	110, // [110:145] is the sub-list for method output_type
+	75,  // [75:110] is the sub-list for method input_type
+	75,  // [75:75] is the sub-list for extension type_name
+	75,  // [75:75] is the sub-list for extension extendee
+	0,   // [0:75] is the sub-list for field type_name
 }
 
 func init() { file_banger_api_v1_api_proto_init() }
@@ -4837,15 +6504,29 @@ func file_banger_api_v1_api_proto_init() {
 		(*CopyRequest_Start)(nil),
 		(*CopyRequest_Copy)(nil),
 	}
+	file_banger_api_v1_api_proto_msgTypes[66].OneofWrappers = []any{}
+	file_banger_api_v1_api_proto_msgTypes[75].OneofWrappers = []any{
+		(*SendSessionRequest_Start)(nil),
+		(*SendSessionRequest_Data)(nil),
+	}
+	file_banger_api_v1_api_proto_msgTypes[78].OneofWrappers = []any{
+		(*AttachSessionRequest_Start)(nil),
+		(*AttachSessionRequest_Attach)(nil),
+	}
+	file_banger_api_v1_api_proto_msgTypes[80].OneofWrappers = []any{
+		(*AttachSessionResponse_Session)(nil),
+		(*AttachSessionResponse_Attach)(nil),
+		(*AttachSessionResponse_Notice)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_banger_api_v1_api_proto_rawDesc), len(file_banger_api_v1_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   68,
+			NumMessages:   90,
 			NumExtensions: 0,
-			NumServices:   4,
+			NumServices:   5,
 		},
 		GoTypes:           file_banger_api_v1_api_proto_goTypes,
 		DependencyIndexes: file_banger_api_v1_api_proto_depIdxs,

@@ -46,6 +46,30 @@ const (
 	AgentServicePowerProcedure = "/banger.agent.v1.AgentService/Power"
 	// AgentServiceCopyProcedure is the fully-qualified name of the AgentService's Copy RPC.
 	AgentServiceCopyProcedure = "/banger.agent.v1.AgentService/Copy"
+	// AgentServiceStartSessionProcedure is the fully-qualified name of the AgentService's StartSession
+	// RPC.
+	AgentServiceStartSessionProcedure = "/banger.agent.v1.AgentService/StartSession"
+	// AgentServiceListSessionsProcedure is the fully-qualified name of the AgentService's ListSessions
+	// RPC.
+	AgentServiceListSessionsProcedure = "/banger.agent.v1.AgentService/ListSessions"
+	// AgentServiceSessionLogsProcedure is the fully-qualified name of the AgentService's SessionLogs
+	// RPC.
+	AgentServiceSessionLogsProcedure = "/banger.agent.v1.AgentService/SessionLogs"
+	// AgentServiceSendSessionProcedure is the fully-qualified name of the AgentService's SendSession
+	// RPC.
+	AgentServiceSendSessionProcedure = "/banger.agent.v1.AgentService/SendSession"
+	// AgentServiceAttachSessionProcedure is the fully-qualified name of the AgentService's
+	// AttachSession RPC.
+	AgentServiceAttachSessionProcedure = "/banger.agent.v1.AgentService/AttachSession"
+	// AgentServiceStopSessionProcedure is the fully-qualified name of the AgentService's StopSession
+	// RPC.
+	AgentServiceStopSessionProcedure = "/banger.agent.v1.AgentService/StopSession"
+	// AgentServiceSignalSessionProcedure is the fully-qualified name of the AgentService's
+	// SignalSession RPC.
+	AgentServiceSignalSessionProcedure = "/banger.agent.v1.AgentService/SignalSession"
+	// AgentServiceDeleteSessionProcedure is the fully-qualified name of the AgentService's
+	// DeleteSession RPC.
+	AgentServiceDeleteSessionProcedure = "/banger.agent.v1.AgentService/DeleteSession"
 )
 
 // AgentServiceClient is a client for the banger.agent.v1.AgentService service.
@@ -72,6 +96,28 @@ type AgentServiceClient interface {
 	// response is stored (into the guest), an item that is done (out of it), or
 	// failed. What a broken stream leaves, a later copy may go on with.
 	Copy(context.Context) *connect.BidiStreamForClient[CopyRequest, CopyResponse]
+	// StartSession starts a command that outlives every connection. A command
+	// that cannot be started is no error: the session's state is "failed".
+	StartSession(context.Context, *connect.Request[StartSessionRequest]) (*connect.Response[StartSessionResponse], error)
+	// ListSessions tells where sessions stand.
+	ListSessions(context.Context, *connect.Request[ListSessionsRequest]) (*connect.Response[ListSessionsResponse], error)
+	// SessionLogs sends what a session wrote.
+	SessionLogs(context.Context, *connect.Request[SessionLogsRequest]) (*connect.ServerStreamForClient[SessionLogsResponse], error)
+	// SendSession writes to a session's input: all that comes before what
+	// another call sends, or after it. The first request holds start.
+	SendSession(context.Context) *connect.ClientStreamForClient[SendSessionRequest, SendSessionResponse]
+	// AttachSession joins the stream to a session, as Exec to its command. The
+	// first request holds start; after it come stdin, close_stdin, resize and
+	// signal. The first response is attached, the last is ended or taken. When
+	// the stream breaks, the session goes on.
+	AttachSession(context.Context) *connect.BidiStreamForClient[AttachSessionRequest, AttachSessionResponse]
+	// StopSession asks a session's command to end and kills it after the grace
+	// time, it and its process group. It returns when it has ended.
+	StopSession(context.Context, *connect.Request[StopSessionRequest]) (*connect.Response[StopSessionResponse], error)
+	// SignalSession sends a signal to a session's process group.
+	SignalSession(context.Context, *connect.Request[SignalSessionRequest]) (*connect.Response[SignalSessionResponse], error)
+	// DeleteSession kills a session, if it runs, and removes what is left of it.
+	DeleteSession(context.Context, *connect.Request[DeleteSessionRequest]) (*connect.Response[DeleteSessionResponse], error)
 }
 
 // NewAgentServiceClient constructs a client for the banger.agent.v1.AgentService service. By
@@ -121,17 +167,73 @@ func NewAgentServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			connect.WithSchema(agentServiceMethods.ByName("Copy")),
 			connect.WithClientOptions(opts...),
 		),
+		startSession: connect.NewClient[StartSessionRequest, StartSessionResponse](
+			httpClient,
+			baseURL+AgentServiceStartSessionProcedure,
+			connect.WithSchema(agentServiceMethods.ByName("StartSession")),
+			connect.WithClientOptions(opts...),
+		),
+		listSessions: connect.NewClient[ListSessionsRequest, ListSessionsResponse](
+			httpClient,
+			baseURL+AgentServiceListSessionsProcedure,
+			connect.WithSchema(agentServiceMethods.ByName("ListSessions")),
+			connect.WithClientOptions(opts...),
+		),
+		sessionLogs: connect.NewClient[SessionLogsRequest, SessionLogsResponse](
+			httpClient,
+			baseURL+AgentServiceSessionLogsProcedure,
+			connect.WithSchema(agentServiceMethods.ByName("SessionLogs")),
+			connect.WithClientOptions(opts...),
+		),
+		sendSession: connect.NewClient[SendSessionRequest, SendSessionResponse](
+			httpClient,
+			baseURL+AgentServiceSendSessionProcedure,
+			connect.WithSchema(agentServiceMethods.ByName("SendSession")),
+			connect.WithClientOptions(opts...),
+		),
+		attachSession: connect.NewClient[AttachSessionRequest, AttachSessionResponse](
+			httpClient,
+			baseURL+AgentServiceAttachSessionProcedure,
+			connect.WithSchema(agentServiceMethods.ByName("AttachSession")),
+			connect.WithClientOptions(opts...),
+		),
+		stopSession: connect.NewClient[StopSessionRequest, StopSessionResponse](
+			httpClient,
+			baseURL+AgentServiceStopSessionProcedure,
+			connect.WithSchema(agentServiceMethods.ByName("StopSession")),
+			connect.WithClientOptions(opts...),
+		),
+		signalSession: connect.NewClient[SignalSessionRequest, SignalSessionResponse](
+			httpClient,
+			baseURL+AgentServiceSignalSessionProcedure,
+			connect.WithSchema(agentServiceMethods.ByName("SignalSession")),
+			connect.WithClientOptions(opts...),
+		),
+		deleteSession: connect.NewClient[DeleteSessionRequest, DeleteSessionResponse](
+			httpClient,
+			baseURL+AgentServiceDeleteSessionProcedure,
+			connect.WithSchema(agentServiceMethods.ByName("DeleteSession")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
 // agentServiceClient implements AgentServiceClient.
 type agentServiceClient struct {
-	info   *connect.Client[InfoRequest, InfoResponse]
-	stats  *connect.Client[StatsRequest, StatsResponse]
-	exec   *connect.Client[ExecRequest, ExecResponse]
-	tunnel *connect.Client[TunnelRequest, TunnelResponse]
-	power  *connect.Client[PowerRequest, PowerResponse]
-	copy   *connect.Client[CopyRequest, CopyResponse]
+	info          *connect.Client[InfoRequest, InfoResponse]
+	stats         *connect.Client[StatsRequest, StatsResponse]
+	exec          *connect.Client[ExecRequest, ExecResponse]
+	tunnel        *connect.Client[TunnelRequest, TunnelResponse]
+	power         *connect.Client[PowerRequest, PowerResponse]
+	copy          *connect.Client[CopyRequest, CopyResponse]
+	startSession  *connect.Client[StartSessionRequest, StartSessionResponse]
+	listSessions  *connect.Client[ListSessionsRequest, ListSessionsResponse]
+	sessionLogs   *connect.Client[SessionLogsRequest, SessionLogsResponse]
+	sendSession   *connect.Client[SendSessionRequest, SendSessionResponse]
+	attachSession *connect.Client[AttachSessionRequest, AttachSessionResponse]
+	stopSession   *connect.Client[StopSessionRequest, StopSessionResponse]
+	signalSession *connect.Client[SignalSessionRequest, SignalSessionResponse]
+	deleteSession *connect.Client[DeleteSessionRequest, DeleteSessionResponse]
 }
 
 // Info calls banger.agent.v1.AgentService.Info.
@@ -164,6 +266,46 @@ func (c *agentServiceClient) Copy(ctx context.Context) *connect.BidiStreamForCli
 	return c.copy.CallBidiStream(ctx)
 }
 
+// StartSession calls banger.agent.v1.AgentService.StartSession.
+func (c *agentServiceClient) StartSession(ctx context.Context, req *connect.Request[StartSessionRequest]) (*connect.Response[StartSessionResponse], error) {
+	return c.startSession.CallUnary(ctx, req)
+}
+
+// ListSessions calls banger.agent.v1.AgentService.ListSessions.
+func (c *agentServiceClient) ListSessions(ctx context.Context, req *connect.Request[ListSessionsRequest]) (*connect.Response[ListSessionsResponse], error) {
+	return c.listSessions.CallUnary(ctx, req)
+}
+
+// SessionLogs calls banger.agent.v1.AgentService.SessionLogs.
+func (c *agentServiceClient) SessionLogs(ctx context.Context, req *connect.Request[SessionLogsRequest]) (*connect.ServerStreamForClient[SessionLogsResponse], error) {
+	return c.sessionLogs.CallServerStream(ctx, req)
+}
+
+// SendSession calls banger.agent.v1.AgentService.SendSession.
+func (c *agentServiceClient) SendSession(ctx context.Context) *connect.ClientStreamForClient[SendSessionRequest, SendSessionResponse] {
+	return c.sendSession.CallClientStream(ctx)
+}
+
+// AttachSession calls banger.agent.v1.AgentService.AttachSession.
+func (c *agentServiceClient) AttachSession(ctx context.Context) *connect.BidiStreamForClient[AttachSessionRequest, AttachSessionResponse] {
+	return c.attachSession.CallBidiStream(ctx)
+}
+
+// StopSession calls banger.agent.v1.AgentService.StopSession.
+func (c *agentServiceClient) StopSession(ctx context.Context, req *connect.Request[StopSessionRequest]) (*connect.Response[StopSessionResponse], error) {
+	return c.stopSession.CallUnary(ctx, req)
+}
+
+// SignalSession calls banger.agent.v1.AgentService.SignalSession.
+func (c *agentServiceClient) SignalSession(ctx context.Context, req *connect.Request[SignalSessionRequest]) (*connect.Response[SignalSessionResponse], error) {
+	return c.signalSession.CallUnary(ctx, req)
+}
+
+// DeleteSession calls banger.agent.v1.AgentService.DeleteSession.
+func (c *agentServiceClient) DeleteSession(ctx context.Context, req *connect.Request[DeleteSessionRequest]) (*connect.Response[DeleteSessionResponse], error) {
+	return c.deleteSession.CallUnary(ctx, req)
+}
+
 // AgentServiceHandler is an implementation of the banger.agent.v1.AgentService service.
 type AgentServiceHandler interface {
 	// Info tells what the agent is and where the guest stands. That it answers
@@ -188,6 +330,28 @@ type AgentServiceHandler interface {
 	// response is stored (into the guest), an item that is done (out of it), or
 	// failed. What a broken stream leaves, a later copy may go on with.
 	Copy(context.Context, *connect.BidiStream[CopyRequest, CopyResponse]) error
+	// StartSession starts a command that outlives every connection. A command
+	// that cannot be started is no error: the session's state is "failed".
+	StartSession(context.Context, *connect.Request[StartSessionRequest]) (*connect.Response[StartSessionResponse], error)
+	// ListSessions tells where sessions stand.
+	ListSessions(context.Context, *connect.Request[ListSessionsRequest]) (*connect.Response[ListSessionsResponse], error)
+	// SessionLogs sends what a session wrote.
+	SessionLogs(context.Context, *connect.Request[SessionLogsRequest], *connect.ServerStream[SessionLogsResponse]) error
+	// SendSession writes to a session's input: all that comes before what
+	// another call sends, or after it. The first request holds start.
+	SendSession(context.Context, *connect.ClientStream[SendSessionRequest]) (*connect.Response[SendSessionResponse], error)
+	// AttachSession joins the stream to a session, as Exec to its command. The
+	// first request holds start; after it come stdin, close_stdin, resize and
+	// signal. The first response is attached, the last is ended or taken. When
+	// the stream breaks, the session goes on.
+	AttachSession(context.Context, *connect.BidiStream[AttachSessionRequest, AttachSessionResponse]) error
+	// StopSession asks a session's command to end and kills it after the grace
+	// time, it and its process group. It returns when it has ended.
+	StopSession(context.Context, *connect.Request[StopSessionRequest]) (*connect.Response[StopSessionResponse], error)
+	// SignalSession sends a signal to a session's process group.
+	SignalSession(context.Context, *connect.Request[SignalSessionRequest]) (*connect.Response[SignalSessionResponse], error)
+	// DeleteSession kills a session, if it runs, and removes what is left of it.
+	DeleteSession(context.Context, *connect.Request[DeleteSessionRequest]) (*connect.Response[DeleteSessionResponse], error)
 }
 
 // NewAgentServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -233,6 +397,54 @@ func NewAgentServiceHandler(svc AgentServiceHandler, opts ...connect.HandlerOpti
 		connect.WithSchema(agentServiceMethods.ByName("Copy")),
 		connect.WithHandlerOptions(opts...),
 	)
+	agentServiceStartSessionHandler := connect.NewUnaryHandler(
+		AgentServiceStartSessionProcedure,
+		svc.StartSession,
+		connect.WithSchema(agentServiceMethods.ByName("StartSession")),
+		connect.WithHandlerOptions(opts...),
+	)
+	agentServiceListSessionsHandler := connect.NewUnaryHandler(
+		AgentServiceListSessionsProcedure,
+		svc.ListSessions,
+		connect.WithSchema(agentServiceMethods.ByName("ListSessions")),
+		connect.WithHandlerOptions(opts...),
+	)
+	agentServiceSessionLogsHandler := connect.NewServerStreamHandler(
+		AgentServiceSessionLogsProcedure,
+		svc.SessionLogs,
+		connect.WithSchema(agentServiceMethods.ByName("SessionLogs")),
+		connect.WithHandlerOptions(opts...),
+	)
+	agentServiceSendSessionHandler := connect.NewClientStreamHandler(
+		AgentServiceSendSessionProcedure,
+		svc.SendSession,
+		connect.WithSchema(agentServiceMethods.ByName("SendSession")),
+		connect.WithHandlerOptions(opts...),
+	)
+	agentServiceAttachSessionHandler := connect.NewBidiStreamHandler(
+		AgentServiceAttachSessionProcedure,
+		svc.AttachSession,
+		connect.WithSchema(agentServiceMethods.ByName("AttachSession")),
+		connect.WithHandlerOptions(opts...),
+	)
+	agentServiceStopSessionHandler := connect.NewUnaryHandler(
+		AgentServiceStopSessionProcedure,
+		svc.StopSession,
+		connect.WithSchema(agentServiceMethods.ByName("StopSession")),
+		connect.WithHandlerOptions(opts...),
+	)
+	agentServiceSignalSessionHandler := connect.NewUnaryHandler(
+		AgentServiceSignalSessionProcedure,
+		svc.SignalSession,
+		connect.WithSchema(agentServiceMethods.ByName("SignalSession")),
+		connect.WithHandlerOptions(opts...),
+	)
+	agentServiceDeleteSessionHandler := connect.NewUnaryHandler(
+		AgentServiceDeleteSessionProcedure,
+		svc.DeleteSession,
+		connect.WithSchema(agentServiceMethods.ByName("DeleteSession")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/banger.agent.v1.AgentService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case AgentServiceInfoProcedure:
@@ -247,6 +459,22 @@ func NewAgentServiceHandler(svc AgentServiceHandler, opts ...connect.HandlerOpti
 			agentServicePowerHandler.ServeHTTP(w, r)
 		case AgentServiceCopyProcedure:
 			agentServiceCopyHandler.ServeHTTP(w, r)
+		case AgentServiceStartSessionProcedure:
+			agentServiceStartSessionHandler.ServeHTTP(w, r)
+		case AgentServiceListSessionsProcedure:
+			agentServiceListSessionsHandler.ServeHTTP(w, r)
+		case AgentServiceSessionLogsProcedure:
+			agentServiceSessionLogsHandler.ServeHTTP(w, r)
+		case AgentServiceSendSessionProcedure:
+			agentServiceSendSessionHandler.ServeHTTP(w, r)
+		case AgentServiceAttachSessionProcedure:
+			agentServiceAttachSessionHandler.ServeHTTP(w, r)
+		case AgentServiceStopSessionProcedure:
+			agentServiceStopSessionHandler.ServeHTTP(w, r)
+		case AgentServiceSignalSessionProcedure:
+			agentServiceSignalSessionHandler.ServeHTTP(w, r)
+		case AgentServiceDeleteSessionProcedure:
+			agentServiceDeleteSessionHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -278,4 +506,36 @@ func (UnimplementedAgentServiceHandler) Power(context.Context, *connect.Request[
 
 func (UnimplementedAgentServiceHandler) Copy(context.Context, *connect.BidiStream[CopyRequest, CopyResponse]) error {
 	return connect.NewError(connect.CodeUnimplemented, errors.New("banger.agent.v1.AgentService.Copy is not implemented"))
+}
+
+func (UnimplementedAgentServiceHandler) StartSession(context.Context, *connect.Request[StartSessionRequest]) (*connect.Response[StartSessionResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("banger.agent.v1.AgentService.StartSession is not implemented"))
+}
+
+func (UnimplementedAgentServiceHandler) ListSessions(context.Context, *connect.Request[ListSessionsRequest]) (*connect.Response[ListSessionsResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("banger.agent.v1.AgentService.ListSessions is not implemented"))
+}
+
+func (UnimplementedAgentServiceHandler) SessionLogs(context.Context, *connect.Request[SessionLogsRequest], *connect.ServerStream[SessionLogsResponse]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("banger.agent.v1.AgentService.SessionLogs is not implemented"))
+}
+
+func (UnimplementedAgentServiceHandler) SendSession(context.Context, *connect.ClientStream[SendSessionRequest]) (*connect.Response[SendSessionResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("banger.agent.v1.AgentService.SendSession is not implemented"))
+}
+
+func (UnimplementedAgentServiceHandler) AttachSession(context.Context, *connect.BidiStream[AttachSessionRequest, AttachSessionResponse]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("banger.agent.v1.AgentService.AttachSession is not implemented"))
+}
+
+func (UnimplementedAgentServiceHandler) StopSession(context.Context, *connect.Request[StopSessionRequest]) (*connect.Response[StopSessionResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("banger.agent.v1.AgentService.StopSession is not implemented"))
+}
+
+func (UnimplementedAgentServiceHandler) SignalSession(context.Context, *connect.Request[SignalSessionRequest]) (*connect.Response[SignalSessionResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("banger.agent.v1.AgentService.SignalSession is not implemented"))
+}
+
+func (UnimplementedAgentServiceHandler) DeleteSession(context.Context, *connect.Request[DeleteSessionRequest]) (*connect.Response[DeleteSessionResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("banger.agent.v1.AgentService.DeleteSession is not implemented"))
 }

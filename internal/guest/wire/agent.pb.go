@@ -2224,6 +2224,1325 @@ func (x *CopyHave) GetOffsets() []int64 {
 	return nil
 }
 
+type StartSessionRequest struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Id      string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`           // 32 hexadecimal digits; names the session in every call
+	Command *ExecStart             `protobuf:"bytes,2,opt,name=command,proto3" json:"command,omitempty"` // tty: where stdin is "pty"; stdin is not looked at
+	Stdin   string                 `protobuf:"bytes,3,opt,name=stdin,proto3" json:"stdin,omitempty"`     // "closed", "pipe" or "pty"
+	// Commands that must be there too, found as the command is.
+	Required      []string `protobuf:"bytes,4,rep,name=required,proto3" json:"required,omitempty"`
+	LogLimitBytes int64    `protobuf:"varint,5,opt,name=log_limit_bytes,json=logLimitBytes,proto3" json:"log_limit_bytes,omitempty"` // of each stream; 0: 64 MiB
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StartSessionRequest) Reset() {
+	*x = StartSessionRequest{}
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StartSessionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StartSessionRequest) ProtoMessage() {}
+
+func (x *StartSessionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StartSessionRequest.ProtoReflect.Descriptor instead.
+func (*StartSessionRequest) Descriptor() ([]byte, []int) {
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *StartSessionRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *StartSessionRequest) GetCommand() *ExecStart {
+	if x != nil {
+		return x.Command
+	}
+	return nil
+}
+
+func (x *StartSessionRequest) GetStdin() string {
+	if x != nil {
+		return x.Stdin
+	}
+	return ""
+}
+
+func (x *StartSessionRequest) GetRequired() []string {
+	if x != nil {
+		return x.Required
+	}
+	return nil
+}
+
+func (x *StartSessionRequest) GetLogLimitBytes() int64 {
+	if x != nil {
+		return x.LogLimitBytes
+	}
+	return 0
+}
+
+type StartSessionResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Session       *SessionStatus         `protobuf:"bytes,1,opt,name=session,proto3" json:"session,omitempty"` // runs, has ended already, or failed
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StartSessionResponse) Reset() {
+	*x = StartSessionResponse{}
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StartSessionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StartSessionResponse) ProtoMessage() {}
+
+func (x *StartSessionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StartSessionResponse.ProtoReflect.Descriptor instead.
+func (*StartSessionResponse) Descriptor() ([]byte, []int) {
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *StartSessionResponse) GetSession() *SessionStatus {
+	if x != nil {
+		return x.Session
+	}
+	return nil
+}
+
+// SessionStatus is where a session stands.
+type SessionStatus struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Id     string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	State  string                 `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`   // "running", "stopping", "exited" or "failed"
+	Pid    int32                  `protobuf:"varint,3,opt,name=pid,proto3" json:"pid,omitempty"`      // of the command; 0: it was never started
+	Code   int32                  `protobuf:"varint,4,opt,name=code,proto3" json:"code,omitempty"`    // of one that exited; 128+n: signal n
+	Signal string                 `protobuf:"bytes,5,opt,name=signal,proto3" json:"signal,omitempty"` // "KILL" if a signal ended it, else empty
+	// What failed, "check", "start" or "run", and why.
+	Stage   string `protobuf:"bytes,6,opt,name=stage,proto3" json:"stage,omitempty"`
+	Message string `protobuf:"bytes,7,opt,name=message,proto3" json:"message,omitempty"`
+	// In nanoseconds since 1970; 0: not yet.
+	StartedNs     int64 `protobuf:"varint,8,opt,name=started_ns,json=startedNs,proto3" json:"started_ns,omitempty"`
+	EndedNs       int64 `protobuf:"varint,9,opt,name=ended_ns,json=endedNs,proto3" json:"ended_ns,omitempty"`
+	StdinOpen     bool  `protobuf:"varint,10,opt,name=stdin_open,json=stdinOpen,proto3" json:"stdin_open,omitempty"` // its input can be written
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SessionStatus) Reset() {
+	*x = SessionStatus{}
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SessionStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SessionStatus) ProtoMessage() {}
+
+func (x *SessionStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SessionStatus.ProtoReflect.Descriptor instead.
+func (*SessionStatus) Descriptor() ([]byte, []int) {
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *SessionStatus) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *SessionStatus) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *SessionStatus) GetPid() int32 {
+	if x != nil {
+		return x.Pid
+	}
+	return 0
+}
+
+func (x *SessionStatus) GetCode() int32 {
+	if x != nil {
+		return x.Code
+	}
+	return 0
+}
+
+func (x *SessionStatus) GetSignal() string {
+	if x != nil {
+		return x.Signal
+	}
+	return ""
+}
+
+func (x *SessionStatus) GetStage() string {
+	if x != nil {
+		return x.Stage
+	}
+	return ""
+}
+
+func (x *SessionStatus) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *SessionStatus) GetStartedNs() int64 {
+	if x != nil {
+		return x.StartedNs
+	}
+	return 0
+}
+
+func (x *SessionStatus) GetEndedNs() int64 {
+	if x != nil {
+		return x.EndedNs
+	}
+	return 0
+}
+
+func (x *SessionStatus) GetStdinOpen() bool {
+	if x != nil {
+		return x.StdinOpen
+	}
+	return false
+}
+
+type ListSessionsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Ids           []string               `protobuf:"bytes,1,rep,name=ids,proto3" json:"ids,omitempty"` // none: all that there are
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListSessionsRequest) Reset() {
+	*x = ListSessionsRequest{}
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListSessionsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListSessionsRequest) ProtoMessage() {}
+
+func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListSessionsRequest.ProtoReflect.Descriptor instead.
+func (*ListSessionsRequest) Descriptor() ([]byte, []int) {
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *ListSessionsRequest) GetIds() []string {
+	if x != nil {
+		return x.Ids
+	}
+	return nil
+}
+
+type ListSessionsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Sessions      []*SessionStatus       `protobuf:"bytes,1,rep,name=sessions,proto3" json:"sessions,omitempty"` // none of what is not there
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListSessionsResponse) Reset() {
+	*x = ListSessionsResponse{}
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListSessionsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListSessionsResponse) ProtoMessage() {}
+
+func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListSessionsResponse.ProtoReflect.Descriptor instead.
+func (*ListSessionsResponse) Descriptor() ([]byte, []int) {
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *ListSessionsResponse) GetSessions() []*SessionStatus {
+	if x != nil {
+		return x.Sessions
+	}
+	return nil
+}
+
+type SessionLogsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Streams       []string               `protobuf:"bytes,2,rep,name=streams,proto3" json:"streams,omitempty"`                 // "stdout", "stderr"; both: by line
+	Tail          int32                  `protobuf:"varint,3,opt,name=tail,proto3" json:"tail,omitempty"`                      // lines; 0: all that is kept
+	SinceNs       int64                  `protobuf:"varint,4,opt,name=since_ns,json=sinceNs,proto3" json:"since_ns,omitempty"` // since 1970; 0: any
+	Follow        bool                   `protobuf:"varint,5,opt,name=follow,proto3" json:"follow,omitempty"`                  // goes on until the session has ended
+	From          int64                  `protobuf:"varint,6,opt,name=from,proto3" json:"from,omitempty"`                      // of one stream: begin so many bytes into it, less 1; 0: not given
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SessionLogsRequest) Reset() {
+	*x = SessionLogsRequest{}
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SessionLogsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SessionLogsRequest) ProtoMessage() {}
+
+func (x *SessionLogsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SessionLogsRequest.ProtoReflect.Descriptor instead.
+func (*SessionLogsRequest) Descriptor() ([]byte, []int) {
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *SessionLogsRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *SessionLogsRequest) GetStreams() []string {
+	if x != nil {
+		return x.Streams
+	}
+	return nil
+}
+
+func (x *SessionLogsRequest) GetTail() int32 {
+	if x != nil {
+		return x.Tail
+	}
+	return 0
+}
+
+func (x *SessionLogsRequest) GetSinceNs() int64 {
+	if x != nil {
+		return x.SinceNs
+	}
+	return 0
+}
+
+func (x *SessionLogsRequest) GetFollow() bool {
+	if x != nil {
+		return x.Follow
+	}
+	return false
+}
+
+func (x *SessionLogsRequest) GetFrom() int64 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+type SessionLogsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Stream        string                 `protobuf:"bytes,1,opt,name=stream,proto3" json:"stream,omitempty"`
+	Offset        int64                  `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"` // of data, in all that the stream ever held
+	Data          []byte                 `protobuf:"bytes,3,opt,name=data,proto3" json:"data,omitempty"`
+	Mark          bool                   `protobuf:"varint,4,opt,name=mark,proto3" json:"mark,omitempty"` // data is not the command's, but tells what is missing
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SessionLogsResponse) Reset() {
+	*x = SessionLogsResponse{}
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SessionLogsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SessionLogsResponse) ProtoMessage() {}
+
+func (x *SessionLogsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SessionLogsResponse.ProtoReflect.Descriptor instead.
+func (*SessionLogsResponse) Descriptor() ([]byte, []int) {
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *SessionLogsResponse) GetStream() string {
+	if x != nil {
+		return x.Stream
+	}
+	return ""
+}
+
+func (x *SessionLogsResponse) GetOffset() int64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *SessionLogsResponse) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+func (x *SessionLogsResponse) GetMark() bool {
+	if x != nil {
+		return x.Mark
+	}
+	return false
+}
+
+type SendSessionRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Msg:
+	//
+	//	*SendSessionRequest_Start
+	//	*SendSessionRequest_Data
+	Msg           isSendSessionRequest_Msg `protobuf_oneof:"msg"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SendSessionRequest) Reset() {
+	*x = SendSessionRequest{}
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SendSessionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SendSessionRequest) ProtoMessage() {}
+
+func (x *SendSessionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SendSessionRequest.ProtoReflect.Descriptor instead.
+func (*SendSessionRequest) Descriptor() ([]byte, []int) {
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *SendSessionRequest) GetMsg() isSendSessionRequest_Msg {
+	if x != nil {
+		return x.Msg
+	}
+	return nil
+}
+
+func (x *SendSessionRequest) GetStart() *SendStart {
+	if x != nil {
+		if x, ok := x.Msg.(*SendSessionRequest_Start); ok {
+			return x.Start
+		}
+	}
+	return nil
+}
+
+func (x *SendSessionRequest) GetData() []byte {
+	if x != nil {
+		if x, ok := x.Msg.(*SendSessionRequest_Data); ok {
+			return x.Data
+		}
+	}
+	return nil
+}
+
+type isSendSessionRequest_Msg interface {
+	isSendSessionRequest_Msg()
+}
+
+type SendSessionRequest_Start struct {
+	Start *SendStart `protobuf:"bytes,1,opt,name=start,proto3,oneof"` // first
+}
+
+type SendSessionRequest_Data struct {
+	Data []byte `protobuf:"bytes,2,opt,name=data,proto3,oneof"`
+}
+
+func (*SendSessionRequest_Start) isSendSessionRequest_Msg() {}
+
+func (*SendSessionRequest_Data) isSendSessionRequest_Msg() {}
+
+type SendStart struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Id         string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	CloseStdin bool                   `protobuf:"varint,2,opt,name=close_stdin,json=closeStdin,proto3" json:"close_stdin,omitempty"` // after the data
+	// How long the command may take to read it; 0: as long as the call goes on.
+	TimeoutNs     int64 `protobuf:"varint,3,opt,name=timeout_ns,json=timeoutNs,proto3" json:"timeout_ns,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SendStart) Reset() {
+	*x = SendStart{}
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SendStart) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SendStart) ProtoMessage() {}
+
+func (x *SendStart) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SendStart.ProtoReflect.Descriptor instead.
+func (*SendStart) Descriptor() ([]byte, []int) {
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *SendStart) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *SendStart) GetCloseStdin() bool {
+	if x != nil {
+		return x.CloseStdin
+	}
+	return false
+}
+
+func (x *SendStart) GetTimeoutNs() int64 {
+	if x != nil {
+		return x.TimeoutNs
+	}
+	return 0
+}
+
+type SendSessionResponse struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	BytesWritten int64                  `protobuf:"varint,1,opt,name=bytes_written,json=bytesWritten,proto3" json:"bytes_written,omitempty"`
+	TimedOut     bool                   `protobuf:"varint,2,opt,name=timed_out,json=timedOut,proto3" json:"timed_out,omitempty"` // less than all was written in time
+	// Why nothing or not all was written, where that is the session's doing: it
+	// has no stdin pipe, or does not run.
+	Refused       string `protobuf:"bytes,3,opt,name=refused,proto3" json:"refused,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SendSessionResponse) Reset() {
+	*x = SendSessionResponse{}
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SendSessionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SendSessionResponse) ProtoMessage() {}
+
+func (x *SendSessionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SendSessionResponse.ProtoReflect.Descriptor instead.
+func (*SendSessionResponse) Descriptor() ([]byte, []int) {
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *SendSessionResponse) GetBytesWritten() int64 {
+	if x != nil {
+		return x.BytesWritten
+	}
+	return 0
+}
+
+func (x *SendSessionResponse) GetTimedOut() bool {
+	if x != nil {
+		return x.TimedOut
+	}
+	return false
+}
+
+func (x *SendSessionResponse) GetRefused() string {
+	if x != nil {
+		return x.Refused
+	}
+	return ""
+}
+
+type AttachSessionRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Msg:
+	//
+	//	*AttachSessionRequest_Start
+	//	*AttachSessionRequest_Stdin
+	//	*AttachSessionRequest_CloseStdin
+	//	*AttachSessionRequest_Resize
+	//	*AttachSessionRequest_Signal
+	Msg           isAttachSessionRequest_Msg `protobuf_oneof:"msg"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AttachSessionRequest) Reset() {
+	*x = AttachSessionRequest{}
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AttachSessionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AttachSessionRequest) ProtoMessage() {}
+
+func (x *AttachSessionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AttachSessionRequest.ProtoReflect.Descriptor instead.
+func (*AttachSessionRequest) Descriptor() ([]byte, []int) {
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *AttachSessionRequest) GetMsg() isAttachSessionRequest_Msg {
+	if x != nil {
+		return x.Msg
+	}
+	return nil
+}
+
+func (x *AttachSessionRequest) GetStart() *AttachStart {
+	if x != nil {
+		if x, ok := x.Msg.(*AttachSessionRequest_Start); ok {
+			return x.Start
+		}
+	}
+	return nil
+}
+
+func (x *AttachSessionRequest) GetStdin() []byte {
+	if x != nil {
+		if x, ok := x.Msg.(*AttachSessionRequest_Stdin); ok {
+			return x.Stdin
+		}
+	}
+	return nil
+}
+
+func (x *AttachSessionRequest) GetCloseStdin() bool {
+	if x != nil {
+		if x, ok := x.Msg.(*AttachSessionRequest_CloseStdin); ok {
+			return x.CloseStdin
+		}
+	}
+	return false
+}
+
+func (x *AttachSessionRequest) GetResize() *WindowSize {
+	if x != nil {
+		if x, ok := x.Msg.(*AttachSessionRequest_Resize); ok {
+			return x.Resize
+		}
+	}
+	return nil
+}
+
+func (x *AttachSessionRequest) GetSignal() string {
+	if x != nil {
+		if x, ok := x.Msg.(*AttachSessionRequest_Signal); ok {
+			return x.Signal
+		}
+	}
+	return ""
+}
+
+type isAttachSessionRequest_Msg interface {
+	isAttachSessionRequest_Msg()
+}
+
+type AttachSessionRequest_Start struct {
+	Start *AttachStart `protobuf:"bytes,1,opt,name=start,proto3,oneof"` // first
+}
+
+type AttachSessionRequest_Stdin struct {
+	Stdin []byte `protobuf:"bytes,2,opt,name=stdin,proto3,oneof"`
+}
+
+type AttachSessionRequest_CloseStdin struct {
+	CloseStdin bool `protobuf:"varint,3,opt,name=close_stdin,json=closeStdin,proto3,oneof"`
+}
+
+type AttachSessionRequest_Resize struct {
+	Resize *WindowSize `protobuf:"bytes,4,opt,name=resize,proto3,oneof"`
+}
+
+type AttachSessionRequest_Signal struct {
+	Signal string `protobuf:"bytes,5,opt,name=signal,proto3,oneof"`
+}
+
+func (*AttachSessionRequest_Start) isAttachSessionRequest_Msg() {}
+
+func (*AttachSessionRequest_Stdin) isAttachSessionRequest_Msg() {}
+
+func (*AttachSessionRequest_CloseStdin) isAttachSessionRequest_Msg() {}
+
+func (*AttachSessionRequest_Resize) isAttachSessionRequest_Msg() {}
+
+func (*AttachSessionRequest_Signal) isAttachSessionRequest_Msg() {}
+
+type AttachStart struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Id       string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Name     string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`  // of who attaches, for the next who wants to
+	Take     bool                   `protobuf:"varint,3,opt,name=take,proto3" json:"take,omitempty"` // in the place of who is attached
+	ReadOnly bool                   `protobuf:"varint,4,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
+	Size     *WindowSize            `protobuf:"bytes,5,opt,name=size,proto3" json:"size,omitempty"`  // of the terminal, if there is one
+	Tail     int32                  `protobuf:"varint,6,opt,name=tail,proto3" json:"tail,omitempty"` // lines of each stream to begin with; negative: none
+	// Where to go on, as in SessionLogsRequest, in the place of tail; 0: not
+	// given.
+	FromStdout    int64 `protobuf:"varint,7,opt,name=from_stdout,json=fromStdout,proto3" json:"from_stdout,omitempty"`
+	FromStderr    int64 `protobuf:"varint,8,opt,name=from_stderr,json=fromStderr,proto3" json:"from_stderr,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AttachStart) Reset() {
+	*x = AttachStart{}
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AttachStart) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AttachStart) ProtoMessage() {}
+
+func (x *AttachStart) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AttachStart.ProtoReflect.Descriptor instead.
+func (*AttachStart) Descriptor() ([]byte, []int) {
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *AttachStart) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *AttachStart) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *AttachStart) GetTake() bool {
+	if x != nil {
+		return x.Take
+	}
+	return false
+}
+
+func (x *AttachStart) GetReadOnly() bool {
+	if x != nil {
+		return x.ReadOnly
+	}
+	return false
+}
+
+func (x *AttachStart) GetSize() *WindowSize {
+	if x != nil {
+		return x.Size
+	}
+	return nil
+}
+
+func (x *AttachStart) GetTail() int32 {
+	if x != nil {
+		return x.Tail
+	}
+	return 0
+}
+
+func (x *AttachStart) GetFromStdout() int64 {
+	if x != nil {
+		return x.FromStdout
+	}
+	return 0
+}
+
+func (x *AttachStart) GetFromStderr() int64 {
+	if x != nil {
+		return x.FromStderr
+	}
+	return 0
+}
+
+type AttachSessionResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Msg:
+	//
+	//	*AttachSessionResponse_Attached
+	//	*AttachSessionResponse_Output
+	//	*AttachSessionResponse_Ended
+	//	*AttachSessionResponse_Taken
+	//	*AttachSessionResponse_Refused
+	Msg           isAttachSessionResponse_Msg `protobuf_oneof:"msg"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AttachSessionResponse) Reset() {
+	*x = AttachSessionResponse{}
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AttachSessionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AttachSessionResponse) ProtoMessage() {}
+
+func (x *AttachSessionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AttachSessionResponse.ProtoReflect.Descriptor instead.
+func (*AttachSessionResponse) Descriptor() ([]byte, []int) {
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *AttachSessionResponse) GetMsg() isAttachSessionResponse_Msg {
+	if x != nil {
+		return x.Msg
+	}
+	return nil
+}
+
+func (x *AttachSessionResponse) GetAttached() *SessionStatus {
+	if x != nil {
+		if x, ok := x.Msg.(*AttachSessionResponse_Attached); ok {
+			return x.Attached
+		}
+	}
+	return nil
+}
+
+func (x *AttachSessionResponse) GetOutput() *SessionLogsResponse {
+	if x != nil {
+		if x, ok := x.Msg.(*AttachSessionResponse_Output); ok {
+			return x.Output
+		}
+	}
+	return nil
+}
+
+func (x *AttachSessionResponse) GetEnded() *SessionStatus {
+	if x != nil {
+		if x, ok := x.Msg.(*AttachSessionResponse_Ended); ok {
+			return x.Ended
+		}
+	}
+	return nil
+}
+
+func (x *AttachSessionResponse) GetTaken() string {
+	if x != nil {
+		if x, ok := x.Msg.(*AttachSessionResponse_Taken); ok {
+			return x.Taken
+		}
+	}
+	return ""
+}
+
+func (x *AttachSessionResponse) GetRefused() string {
+	if x != nil {
+		if x, ok := x.Msg.(*AttachSessionResponse_Refused); ok {
+			return x.Refused
+		}
+	}
+	return ""
+}
+
+type isAttachSessionResponse_Msg interface {
+	isAttachSessionResponse_Msg()
+}
+
+type AttachSessionResponse_Attached struct {
+	Attached *SessionStatus `protobuf:"bytes,1,opt,name=attached,proto3,oneof"` // first
+}
+
+type AttachSessionResponse_Output struct {
+	Output *SessionLogsResponse `protobuf:"bytes,2,opt,name=output,proto3,oneof"`
+}
+
+type AttachSessionResponse_Ended struct {
+	Ended *SessionStatus `protobuf:"bytes,3,opt,name=ended,proto3,oneof"` // last; all output came before
+}
+
+type AttachSessionResponse_Taken struct {
+	Taken string `protobuf:"bytes,4,opt,name=taken,proto3,oneof"` // last: by whom
+}
+
+type AttachSessionResponse_Refused struct {
+	Refused string `protobuf:"bytes,5,opt,name=refused,proto3,oneof"` // first and last: who is attached already
+}
+
+func (*AttachSessionResponse_Attached) isAttachSessionResponse_Msg() {}
+
+func (*AttachSessionResponse_Output) isAttachSessionResponse_Msg() {}
+
+func (*AttachSessionResponse_Ended) isAttachSessionResponse_Msg() {}
+
+func (*AttachSessionResponse_Taken) isAttachSessionResponse_Msg() {}
+
+func (*AttachSessionResponse_Refused) isAttachSessionResponse_Msg() {}
+
+type StopSessionRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	GraceNs       int64                  `protobuf:"varint,2,opt,name=grace_ns,json=graceNs,proto3" json:"grace_ns,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StopSessionRequest) Reset() {
+	*x = StopSessionRequest{}
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StopSessionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StopSessionRequest) ProtoMessage() {}
+
+func (x *StopSessionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StopSessionRequest.ProtoReflect.Descriptor instead.
+func (*StopSessionRequest) Descriptor() ([]byte, []int) {
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *StopSessionRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *StopSessionRequest) GetGraceNs() int64 {
+	if x != nil {
+		return x.GraceNs
+	}
+	return 0
+}
+
+type StopSessionResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Session       *SessionStatus         `protobuf:"bytes,1,opt,name=session,proto3" json:"session,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StopSessionResponse) Reset() {
+	*x = StopSessionResponse{}
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StopSessionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StopSessionResponse) ProtoMessage() {}
+
+func (x *StopSessionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StopSessionResponse.ProtoReflect.Descriptor instead.
+func (*StopSessionResponse) Descriptor() ([]byte, []int) {
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *StopSessionResponse) GetSession() *SessionStatus {
+	if x != nil {
+		return x.Session
+	}
+	return nil
+}
+
+type SignalSessionRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Signal        string                 `protobuf:"bytes,2,opt,name=signal,proto3" json:"signal,omitempty"` // as in ExecRequest
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SignalSessionRequest) Reset() {
+	*x = SignalSessionRequest{}
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SignalSessionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SignalSessionRequest) ProtoMessage() {}
+
+func (x *SignalSessionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SignalSessionRequest.ProtoReflect.Descriptor instead.
+func (*SignalSessionRequest) Descriptor() ([]byte, []int) {
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *SignalSessionRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *SignalSessionRequest) GetSignal() string {
+	if x != nil {
+		return x.Signal
+	}
+	return ""
+}
+
+type SignalSessionResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Session       *SessionStatus         `protobuf:"bytes,1,opt,name=session,proto3" json:"session,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SignalSessionResponse) Reset() {
+	*x = SignalSessionResponse{}
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SignalSessionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SignalSessionResponse) ProtoMessage() {}
+
+func (x *SignalSessionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SignalSessionResponse.ProtoReflect.Descriptor instead.
+func (*SignalSessionResponse) Descriptor() ([]byte, []int) {
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *SignalSessionResponse) GetSession() *SessionStatus {
+	if x != nil {
+		return x.Session
+	}
+	return nil
+}
+
+type DeleteSessionRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteSessionRequest) Reset() {
+	*x = DeleteSessionRequest{}
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteSessionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteSessionRequest) ProtoMessage() {}
+
+func (x *DeleteSessionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteSessionRequest.ProtoReflect.Descriptor instead.
+func (*DeleteSessionRequest) Descriptor() ([]byte, []int) {
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *DeleteSessionRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type DeleteSessionResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteSessionResponse) Reset() {
+	*x = DeleteSessionResponse{}
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteSessionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteSessionResponse) ProtoMessage() {}
+
+func (x *DeleteSessionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteSessionResponse.ProtoReflect.Descriptor instead.
+func (*DeleteSessionResponse) Descriptor() ([]byte, []int) {
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{46}
+}
+
 var File_banger_agent_v1_agent_proto protoreflect.FileDescriptor
 
 const file_banger_agent_v1_agent_proto_rawDesc = "" +
@@ -2373,14 +3692,113 @@ const file_banger_agent_v1_agent_proto_rawDesc = "" +
 	"\tCopyOffer\x12/\n" +
 	"\x05files\x18\x01 \x03(\v2\x19.banger.agent.v1.CopyFileR\x05files\"$\n" +
 	"\bCopyHave\x12\x18\n" +
-	"\aoffsets\x18\x01 \x03(\x03R\aoffsets2\xc4\x03\n" +
+	"\aoffsets\x18\x01 \x03(\x03R\aoffsets\"\xb5\x01\n" +
+	"\x13StartSessionRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x124\n" +
+	"\acommand\x18\x02 \x01(\v2\x1a.banger.agent.v1.ExecStartR\acommand\x12\x14\n" +
+	"\x05stdin\x18\x03 \x01(\tR\x05stdin\x12\x1a\n" +
+	"\brequired\x18\x04 \x03(\tR\brequired\x12&\n" +
+	"\x0flog_limit_bytes\x18\x05 \x01(\x03R\rlogLimitBytes\"P\n" +
+	"\x14StartSessionResponse\x128\n" +
+	"\asession\x18\x01 \x01(\v2\x1e.banger.agent.v1.SessionStatusR\asession\"\xfc\x01\n" +
+	"\rSessionStatus\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
+	"\x05state\x18\x02 \x01(\tR\x05state\x12\x10\n" +
+	"\x03pid\x18\x03 \x01(\x05R\x03pid\x12\x12\n" +
+	"\x04code\x18\x04 \x01(\x05R\x04code\x12\x16\n" +
+	"\x06signal\x18\x05 \x01(\tR\x06signal\x12\x14\n" +
+	"\x05stage\x18\x06 \x01(\tR\x05stage\x12\x18\n" +
+	"\amessage\x18\a \x01(\tR\amessage\x12\x1d\n" +
+	"\n" +
+	"started_ns\x18\b \x01(\x03R\tstartedNs\x12\x19\n" +
+	"\bended_ns\x18\t \x01(\x03R\aendedNs\x12\x1d\n" +
+	"\n" +
+	"stdin_open\x18\n" +
+	" \x01(\bR\tstdinOpen\"'\n" +
+	"\x13ListSessionsRequest\x12\x10\n" +
+	"\x03ids\x18\x01 \x03(\tR\x03ids\"R\n" +
+	"\x14ListSessionsResponse\x12:\n" +
+	"\bsessions\x18\x01 \x03(\v2\x1e.banger.agent.v1.SessionStatusR\bsessions\"\x99\x01\n" +
+	"\x12SessionLogsRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
+	"\astreams\x18\x02 \x03(\tR\astreams\x12\x12\n" +
+	"\x04tail\x18\x03 \x01(\x05R\x04tail\x12\x19\n" +
+	"\bsince_ns\x18\x04 \x01(\x03R\asinceNs\x12\x16\n" +
+	"\x06follow\x18\x05 \x01(\bR\x06follow\x12\x12\n" +
+	"\x04from\x18\x06 \x01(\x03R\x04from\"m\n" +
+	"\x13SessionLogsResponse\x12\x16\n" +
+	"\x06stream\x18\x01 \x01(\tR\x06stream\x12\x16\n" +
+	"\x06offset\x18\x02 \x01(\x03R\x06offset\x12\x12\n" +
+	"\x04data\x18\x03 \x01(\fR\x04data\x12\x12\n" +
+	"\x04mark\x18\x04 \x01(\bR\x04mark\"e\n" +
+	"\x12SendSessionRequest\x122\n" +
+	"\x05start\x18\x01 \x01(\v2\x1a.banger.agent.v1.SendStartH\x00R\x05start\x12\x14\n" +
+	"\x04data\x18\x02 \x01(\fH\x00R\x04dataB\x05\n" +
+	"\x03msg\"[\n" +
+	"\tSendStart\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1f\n" +
+	"\vclose_stdin\x18\x02 \x01(\bR\n" +
+	"closeStdin\x12\x1d\n" +
+	"\n" +
+	"timeout_ns\x18\x03 \x01(\x03R\ttimeoutNs\"q\n" +
+	"\x13SendSessionResponse\x12#\n" +
+	"\rbytes_written\x18\x01 \x01(\x03R\fbytesWritten\x12\x1b\n" +
+	"\ttimed_out\x18\x02 \x01(\bR\btimedOut\x12\x18\n" +
+	"\arefused\x18\x03 \x01(\tR\arefused\"\xdf\x01\n" +
+	"\x14AttachSessionRequest\x124\n" +
+	"\x05start\x18\x01 \x01(\v2\x1c.banger.agent.v1.AttachStartH\x00R\x05start\x12\x16\n" +
+	"\x05stdin\x18\x02 \x01(\fH\x00R\x05stdin\x12!\n" +
+	"\vclose_stdin\x18\x03 \x01(\bH\x00R\n" +
+	"closeStdin\x125\n" +
+	"\x06resize\x18\x04 \x01(\v2\x1b.banger.agent.v1.WindowSizeH\x00R\x06resize\x12\x18\n" +
+	"\x06signal\x18\x05 \x01(\tH\x00R\x06signalB\x05\n" +
+	"\x03msg\"\xe9\x01\n" +
+	"\vAttachStart\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
+	"\x04take\x18\x03 \x01(\bR\x04take\x12\x1b\n" +
+	"\tread_only\x18\x04 \x01(\bR\breadOnly\x12/\n" +
+	"\x04size\x18\x05 \x01(\v2\x1b.banger.agent.v1.WindowSizeR\x04size\x12\x12\n" +
+	"\x04tail\x18\x06 \x01(\x05R\x04tail\x12\x1f\n" +
+	"\vfrom_stdout\x18\a \x01(\x03R\n" +
+	"fromStdout\x12\x1f\n" +
+	"\vfrom_stderr\x18\b \x01(\x03R\n" +
+	"fromStderr\"\x88\x02\n" +
+	"\x15AttachSessionResponse\x12<\n" +
+	"\battached\x18\x01 \x01(\v2\x1e.banger.agent.v1.SessionStatusH\x00R\battached\x12>\n" +
+	"\x06output\x18\x02 \x01(\v2$.banger.agent.v1.SessionLogsResponseH\x00R\x06output\x126\n" +
+	"\x05ended\x18\x03 \x01(\v2\x1e.banger.agent.v1.SessionStatusH\x00R\x05ended\x12\x16\n" +
+	"\x05taken\x18\x04 \x01(\tH\x00R\x05taken\x12\x1a\n" +
+	"\arefused\x18\x05 \x01(\tH\x00R\arefusedB\x05\n" +
+	"\x03msg\"?\n" +
+	"\x12StopSessionRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x19\n" +
+	"\bgrace_ns\x18\x02 \x01(\x03R\agraceNs\"O\n" +
+	"\x13StopSessionResponse\x128\n" +
+	"\asession\x18\x01 \x01(\v2\x1e.banger.agent.v1.SessionStatusR\asession\">\n" +
+	"\x14SignalSessionRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
+	"\x06signal\x18\x02 \x01(\tR\x06signal\"Q\n" +
+	"\x15SignalSessionResponse\x128\n" +
+	"\asession\x18\x01 \x01(\v2\x1e.banger.agent.v1.SessionStatusR\asession\"&\n" +
+	"\x14DeleteSessionRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\x17\n" +
+	"\x15DeleteSessionResponse2\xb4\t\n" +
 	"\fAgentService\x12C\n" +
 	"\x04Info\x12\x1c.banger.agent.v1.InfoRequest\x1a\x1d.banger.agent.v1.InfoResponse\x12F\n" +
 	"\x05Stats\x12\x1d.banger.agent.v1.StatsRequest\x1a\x1e.banger.agent.v1.StatsResponse\x12G\n" +
 	"\x04Exec\x12\x1c.banger.agent.v1.ExecRequest\x1a\x1d.banger.agent.v1.ExecResponse(\x010\x01\x12M\n" +
 	"\x06Tunnel\x12\x1e.banger.agent.v1.TunnelRequest\x1a\x1f.banger.agent.v1.TunnelResponse(\x010\x01\x12F\n" +
 	"\x05Power\x12\x1d.banger.agent.v1.PowerRequest\x1a\x1e.banger.agent.v1.PowerResponse\x12G\n" +
-	"\x04Copy\x12\x1c.banger.agent.v1.CopyRequest\x1a\x1d.banger.agent.v1.CopyResponse(\x010\x01B!Z\x1fbanger/internal/guest/wire;wireb\x06proto3"
+	"\x04Copy\x12\x1c.banger.agent.v1.CopyRequest\x1a\x1d.banger.agent.v1.CopyResponse(\x010\x01\x12[\n" +
+	"\fStartSession\x12$.banger.agent.v1.StartSessionRequest\x1a%.banger.agent.v1.StartSessionResponse\x12[\n" +
+	"\fListSessions\x12$.banger.agent.v1.ListSessionsRequest\x1a%.banger.agent.v1.ListSessionsResponse\x12Z\n" +
+	"\vSessionLogs\x12#.banger.agent.v1.SessionLogsRequest\x1a$.banger.agent.v1.SessionLogsResponse0\x01\x12Z\n" +
+	"\vSendSession\x12#.banger.agent.v1.SendSessionRequest\x1a$.banger.agent.v1.SendSessionResponse(\x01\x12b\n" +
+	"\rAttachSession\x12%.banger.agent.v1.AttachSessionRequest\x1a&.banger.agent.v1.AttachSessionResponse(\x010\x01\x12X\n" +
+	"\vStopSession\x12#.banger.agent.v1.StopSessionRequest\x1a$.banger.agent.v1.StopSessionResponse\x12^\n" +
+	"\rSignalSession\x12%.banger.agent.v1.SignalSessionRequest\x1a&.banger.agent.v1.SignalSessionResponse\x12^\n" +
+	"\rDeleteSession\x12%.banger.agent.v1.DeleteSessionRequest\x1a&.banger.agent.v1.DeleteSessionResponseB!Z\x1fbanger/internal/guest/wire;wireb\x06proto3"
 
 var (
 	file_banger_agent_v1_agent_proto_rawDescOnce sync.Once
@@ -2395,46 +3813,65 @@ func file_banger_agent_v1_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_banger_agent_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_banger_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_banger_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
 var file_banger_agent_v1_agent_proto_goTypes = []any{
-	(PowerRequest_Action)(0), // 0: banger.agent.v1.PowerRequest.Action
-	(CopyFailure_Reason)(0),  // 1: banger.agent.v1.CopyFailure.Reason
-	(*InfoRequest)(nil),      // 2: banger.agent.v1.InfoRequest
-	(*InfoResponse)(nil),     // 3: banger.agent.v1.InfoResponse
-	(*StatsRequest)(nil),     // 4: banger.agent.v1.StatsRequest
-	(*StatsResponse)(nil),    // 5: banger.agent.v1.StatsResponse
-	(*FileSystem)(nil),       // 6: banger.agent.v1.FileSystem
-	(*ExecRequest)(nil),      // 7: banger.agent.v1.ExecRequest
-	(*ExecStart)(nil),        // 8: banger.agent.v1.ExecStart
-	(*Terminal)(nil),         // 9: banger.agent.v1.Terminal
-	(*WindowSize)(nil),       // 10: banger.agent.v1.WindowSize
-	(*ExecResponse)(nil),     // 11: banger.agent.v1.ExecResponse
-	(*ExecStarted)(nil),      // 12: banger.agent.v1.ExecStarted
-	(*ExecExit)(nil),         // 13: banger.agent.v1.ExecExit
-	(*TunnelRequest)(nil),    // 14: banger.agent.v1.TunnelRequest
-	(*TunnelResponse)(nil),   // 15: banger.agent.v1.TunnelResponse
-	(*PowerRequest)(nil),     // 16: banger.agent.v1.PowerRequest
-	(*PowerResponse)(nil),    // 17: banger.agent.v1.PowerResponse
-	(*CopyRequest)(nil),      // 18: banger.agent.v1.CopyRequest
-	(*CopyStart)(nil),        // 19: banger.agent.v1.CopyStart
-	(*CopyResponse)(nil),     // 20: banger.agent.v1.CopyResponse
-	(*CopyFailure)(nil),      // 21: banger.agent.v1.CopyFailure
-	(*CopyItem)(nil),         // 22: banger.agent.v1.CopyItem
-	(*CopyTotal)(nil),        // 23: banger.agent.v1.CopyTotal
-	(*CopyDir)(nil),          // 24: banger.agent.v1.CopyDir
-	(*CopyFile)(nil),         // 25: banger.agent.v1.CopyFile
-	(*CopyLink)(nil),         // 26: banger.agent.v1.CopyLink
-	(*CopySkip)(nil),         // 27: banger.agent.v1.CopySkip
-	(*CopyOffer)(nil),        // 28: banger.agent.v1.CopyOffer
-	(*CopyHave)(nil),         // 29: banger.agent.v1.CopyHave
-	nil,                      // 30: banger.agent.v1.ExecStart.EnvEntry
+	(PowerRequest_Action)(0),      // 0: banger.agent.v1.PowerRequest.Action
+	(CopyFailure_Reason)(0),       // 1: banger.agent.v1.CopyFailure.Reason
+	(*InfoRequest)(nil),           // 2: banger.agent.v1.InfoRequest
+	(*InfoResponse)(nil),          // 3: banger.agent.v1.InfoResponse
+	(*StatsRequest)(nil),          // 4: banger.agent.v1.StatsRequest
+	(*StatsResponse)(nil),         // 5: banger.agent.v1.StatsResponse
+	(*FileSystem)(nil),            // 6: banger.agent.v1.FileSystem
+	(*ExecRequest)(nil),           // 7: banger.agent.v1.ExecRequest
+	(*ExecStart)(nil),             // 8: banger.agent.v1.ExecStart
+	(*Terminal)(nil),              // 9: banger.agent.v1.Terminal
+	(*WindowSize)(nil),            // 10: banger.agent.v1.WindowSize
+	(*ExecResponse)(nil),          // 11: banger.agent.v1.ExecResponse
+	(*ExecStarted)(nil),           // 12: banger.agent.v1.ExecStarted
+	(*ExecExit)(nil),              // 13: banger.agent.v1.ExecExit
+	(*TunnelRequest)(nil),         // 14: banger.agent.v1.TunnelRequest
+	(*TunnelResponse)(nil),        // 15: banger.agent.v1.TunnelResponse
+	(*PowerRequest)(nil),          // 16: banger.agent.v1.PowerRequest
+	(*PowerResponse)(nil),         // 17: banger.agent.v1.PowerResponse
+	(*CopyRequest)(nil),           // 18: banger.agent.v1.CopyRequest
+	(*CopyStart)(nil),             // 19: banger.agent.v1.CopyStart
+	(*CopyResponse)(nil),          // 20: banger.agent.v1.CopyResponse
+	(*CopyFailure)(nil),           // 21: banger.agent.v1.CopyFailure
+	(*CopyItem)(nil),              // 22: banger.agent.v1.CopyItem
+	(*CopyTotal)(nil),             // 23: banger.agent.v1.CopyTotal
+	(*CopyDir)(nil),               // 24: banger.agent.v1.CopyDir
+	(*CopyFile)(nil),              // 25: banger.agent.v1.CopyFile
+	(*CopyLink)(nil),              // 26: banger.agent.v1.CopyLink
+	(*CopySkip)(nil),              // 27: banger.agent.v1.CopySkip
+	(*CopyOffer)(nil),             // 28: banger.agent.v1.CopyOffer
+	(*CopyHave)(nil),              // 29: banger.agent.v1.CopyHave
+	(*StartSessionRequest)(nil),   // 30: banger.agent.v1.StartSessionRequest
+	(*StartSessionResponse)(nil),  // 31: banger.agent.v1.StartSessionResponse
+	(*SessionStatus)(nil),         // 32: banger.agent.v1.SessionStatus
+	(*ListSessionsRequest)(nil),   // 33: banger.agent.v1.ListSessionsRequest
+	(*ListSessionsResponse)(nil),  // 34: banger.agent.v1.ListSessionsResponse
+	(*SessionLogsRequest)(nil),    // 35: banger.agent.v1.SessionLogsRequest
+	(*SessionLogsResponse)(nil),   // 36: banger.agent.v1.SessionLogsResponse
+	(*SendSessionRequest)(nil),    // 37: banger.agent.v1.SendSessionRequest
+	(*SendStart)(nil),             // 38: banger.agent.v1.SendStart
+	(*SendSessionResponse)(nil),   // 39: banger.agent.v1.SendSessionResponse
+	(*AttachSessionRequest)(nil),  // 40: banger.agent.v1.AttachSessionRequest
+	(*AttachStart)(nil),           // 41: banger.agent.v1.AttachStart
+	(*AttachSessionResponse)(nil), // 42: banger.agent.v1.AttachSessionResponse
+	(*StopSessionRequest)(nil),    // 43: banger.agent.v1.StopSessionRequest
+	(*StopSessionResponse)(nil),   // 44: banger.agent.v1.StopSessionResponse
+	(*SignalSessionRequest)(nil),  // 45: banger.agent.v1.SignalSessionRequest
+	(*SignalSessionResponse)(nil), // 46: banger.agent.v1.SignalSessionResponse
+	(*DeleteSessionRequest)(nil),  // 47: banger.agent.v1.DeleteSessionRequest
+	(*DeleteSessionResponse)(nil), // 48: banger.agent.v1.DeleteSessionResponse
+	nil,                           // 49: banger.agent.v1.ExecStart.EnvEntry
 }
 var file_banger_agent_v1_agent_proto_depIdxs = []int32{
 	6,  // 0: banger.agent.v1.StatsResponse.root:type_name -> banger.agent.v1.FileSystem
 	6,  // 1: banger.agent.v1.StatsResponse.work:type_name -> banger.agent.v1.FileSystem
 	8,  // 2: banger.agent.v1.ExecRequest.start:type_name -> banger.agent.v1.ExecStart
 	10, // 3: banger.agent.v1.ExecRequest.resize:type_name -> banger.agent.v1.WindowSize
-	30, // 4: banger.agent.v1.ExecStart.env:type_name -> banger.agent.v1.ExecStart.EnvEntry
+	49, // 4: banger.agent.v1.ExecStart.env:type_name -> banger.agent.v1.ExecStart.EnvEntry
 	9,  // 5: banger.agent.v1.ExecStart.tty:type_name -> banger.agent.v1.Terminal
 	10, // 6: banger.agent.v1.Terminal.size:type_name -> banger.agent.v1.WindowSize
 	12, // 7: banger.agent.v1.ExecResponse.started:type_name -> banger.agent.v1.ExecStarted
@@ -2454,23 +3891,51 @@ var file_banger_agent_v1_agent_proto_depIdxs = []int32{
 	27, // 21: banger.agent.v1.CopyItem.skip:type_name -> banger.agent.v1.CopySkip
 	28, // 22: banger.agent.v1.CopyItem.offer:type_name -> banger.agent.v1.CopyOffer
 	25, // 23: banger.agent.v1.CopyOffer.files:type_name -> banger.agent.v1.CopyFile
-	2,  // 24: banger.agent.v1.AgentService.Info:input_type -> banger.agent.v1.InfoRequest
-	4,  // 25: banger.agent.v1.AgentService.Stats:input_type -> banger.agent.v1.StatsRequest
-	7,  // 26: banger.agent.v1.AgentService.Exec:input_type -> banger.agent.v1.ExecRequest
-	14, // 27: banger.agent.v1.AgentService.Tunnel:input_type -> banger.agent.v1.TunnelRequest
-	16, // 28: banger.agent.v1.AgentService.Power:input_type -> banger.agent.v1.PowerRequest
-	18, // 29: banger.agent.v1.AgentService.Copy:input_type -> banger.agent.v1.CopyRequest
-	3,  // 30: banger.agent.v1.AgentService.Info:output_type -> banger.agent.v1.InfoResponse
-	5,  // 31: banger.agent.v1.AgentService.Stats:output_type -> banger.agent.v1.StatsResponse
-	11, // 32: banger.agent.v1.AgentService.Exec:output_type -> banger.agent.v1.ExecResponse
-	15, // 33: banger.agent.v1.AgentService.Tunnel:output_type -> banger.agent.v1.TunnelResponse
-	17, // 34: banger.agent.v1.AgentService.Power:output_type -> banger.agent.v1.PowerResponse
-	20, // 35: banger.agent.v1.AgentService.Copy:output_type -> banger.agent.v1.CopyResponse
-	30, // [30:36] is the sub-list for method output_type
-	24, // [24:30] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	8,  // 24: banger.agent.v1.StartSessionRequest.command:type_name -> banger.agent.v1.ExecStart
+	32, // 25: banger.agent.v1.StartSessionResponse.session:type_name -> banger.agent.v1.SessionStatus
+	32, // 26: banger.agent.v1.ListSessionsResponse.sessions:type_name -> banger.agent.v1.SessionStatus
+	38, // 27: banger.agent.v1.SendSessionRequest.start:type_name -> banger.agent.v1.SendStart
+	41, // 28: banger.agent.v1.AttachSessionRequest.start:type_name -> banger.agent.v1.AttachStart
+	10, // 29: banger.agent.v1.AttachSessionRequest.resize:type_name -> banger.agent.v1.WindowSize
+	10, // 30: banger.agent.v1.AttachStart.size:type_name -> banger.agent.v1.WindowSize
+	32, // 31: banger.agent.v1.AttachSessionResponse.attached:type_name -> banger.agent.v1.SessionStatus
+	36, // 32: banger.agent.v1.AttachSessionResponse.output:type_name -> banger.agent.v1.SessionLogsResponse
+	32, // 33: banger.agent.v1.AttachSessionResponse.ended:type_name -> banger.agent.v1.SessionStatus
+	32, // 34: banger.agent.v1.StopSessionResponse.session:type_name -> banger.agent.v1.SessionStatus
+	32, // 35: banger.agent.v1.SignalSessionResponse.session:type_name -> banger.agent.v1.SessionStatus
+	2,  // 36: banger.agent.v1.AgentService.Info:input_type -> banger.agent.v1.InfoRequest
+	4,  // 37: banger.agent.v1.AgentService.Stats:input_type -> banger.agent.v1.StatsRequest
+	7,  // 38: banger.agent.v1.AgentService.Exec:input_type -> banger.agent.v1.ExecRequest
+	14, // 39: banger.agent.v1.AgentService.Tunnel:input_type -> banger.agent.v1.TunnelRequest
+	16, // 40: banger.agent.v1.AgentService.Power:input_type -> banger.agent.v1.PowerRequest
+	18, // 41: banger.agent.v1.AgentService.Copy:input_type -> banger.agent.v1.CopyRequest
+	30, // 42: banger.agent.v1.AgentService.StartSession:input_type -> banger.agent.v1.StartSessionRequest
+	33, // 43: banger.agent.v1.AgentService.ListSessions:input_type -> banger.agent.v1.ListSessionsRequest
+	35, // 44: banger.agent.v1.AgentService.SessionLogs:input_type -> banger.agent.v1.SessionLogsRequest
+	37, // 45: banger.agent.v1.AgentService.SendSession:input_type -> banger.agent.v1.SendSessionRequest
+	40, // 46: banger.agent.v1.AgentService.AttachSession:input_type -> banger.agent.v1.AttachSessionRequest
+	43, // 47: banger.agent.v1.AgentService.StopSession:input_type -> banger.agent.v1.StopSessionRequest
+	45, // 48: banger.agent.v1.AgentService.SignalSession:input_type -> banger.agent.v1.SignalSessionRequest
+	47, // 49: banger.agent.v1.AgentService.DeleteSession:input_type -> banger.agent.v1.DeleteSessionRequest
+	3,  // 50: banger.agent.v1.AgentService.Info:output_type -> banger.agent.v1.InfoResponse
+	5,  // 51: banger.agent.v1.AgentService.Stats:output_type -> banger.agent.v1.StatsResponse
+	11, // 52: banger.agent.v1.AgentService.Exec:output_type -> banger.agent.v1.ExecResponse
+	15, // 53: banger.agent.v1.AgentService.Tunnel:output_type -> banger.agent.v1.TunnelResponse
+	17, // 54: banger.agent.v1.AgentService.Power:output_type -> banger.agent.v1.PowerResponse
+	20, // 55: banger.agent.v1.AgentService.Copy:output_type -> banger.agent.v1.CopyResponse
+	31, // 56: banger.agent.v1.AgentService.StartSession:output_type -> banger.agent.v1.StartSessionResponse
+	34, // 57: banger.agent.v1.AgentService.ListSessions:output_type -> banger.agent.v1.ListSessionsResponse
+	36, // 58: banger.agent.v1.AgentService.SessionLogs:output_type -> banger.agent.v1.SessionLogsResponse
+	39, // 59: banger.agent.v1.AgentService.SendSession:output_type -> banger.agent.v1.SendSessionResponse
+	42, // 60: banger.agent.v1.AgentService.AttachSession:output_type -> banger.agent.v1.AttachSessionResponse
+	44, // 61: banger.agent.v1.AgentService.StopSession:output_type -> banger.agent.v1.StopSessionResponse
+	46, // 62: banger.agent.v1.AgentService.SignalSession:output_type -> banger.agent.v1.SignalSessionResponse
+	48, // 63: banger.agent.v1.AgentService.DeleteSession:output_type -> banger.agent.v1.DeleteSessionResponse
+	50, // [50:64] is the sub-list for method output_type
+	36, // [36:50] is the sub-list for method input_type
+	36, // [36:36] is the sub-list for extension type_name
+	36, // [36:36] is the sub-list for extension extendee
+	0,  // [0:36] is the sub-list for field type_name
 }
 
 func init() { file_banger_agent_v1_agent_proto_init() }
@@ -2526,13 +3991,31 @@ func file_banger_agent_v1_agent_proto_init() {
 		(*CopyItem_Abort)(nil),
 		(*CopyItem_Done)(nil),
 	}
+	file_banger_agent_v1_agent_proto_msgTypes[35].OneofWrappers = []any{
+		(*SendSessionRequest_Start)(nil),
+		(*SendSessionRequest_Data)(nil),
+	}
+	file_banger_agent_v1_agent_proto_msgTypes[38].OneofWrappers = []any{
+		(*AttachSessionRequest_Start)(nil),
+		(*AttachSessionRequest_Stdin)(nil),
+		(*AttachSessionRequest_CloseStdin)(nil),
+		(*AttachSessionRequest_Resize)(nil),
+		(*AttachSessionRequest_Signal)(nil),
+	}
+	file_banger_agent_v1_agent_proto_msgTypes[40].OneofWrappers = []any{
+		(*AttachSessionResponse_Attached)(nil),
+		(*AttachSessionResponse_Output)(nil),
+		(*AttachSessionResponse_Ended)(nil),
+		(*AttachSessionResponse_Taken)(nil),
+		(*AttachSessionResponse_Refused)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_banger_agent_v1_agent_proto_rawDesc), len(file_banger_agent_v1_agent_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   29,
+			NumMessages:   48,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
