@@ -200,9 +200,14 @@ func fsck(t *testing.T, path string) {
 
 func usedBytes(t *testing.T, path string) int64 {
 	t.Helper()
+	return lstat(t, path).Blocks * 512
+}
+
+func lstat(t *testing.T, path string) unix.Stat_t {
+	t.Helper()
 	var st unix.Stat_t
-	if err := unix.Stat(path, &st); err != nil {
+	if err := unix.Lstat(path, &st); err != nil {
 		t.Fatal(err)
 	}
-	return st.Blocks * 512
+	return st
 }

@@ -1,5 +1,5 @@
 // Package ext4 makes ext4 file systems in image files, with e2fsprogs and
-// without mounting, and reads their superblocks, trusting nothing in them.
+// without mounting, and reads them, trusting nothing in them.
 package ext4
 
 import (

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"io"
 	"os"
 )
@@ -17,16 +16,24 @@ const (
 
 	offInodes       = 0x00
 	offBlocksLo     = 0x04
+	offFirstData    = 0x14
 	offLogBlock     = 0x18
 	offPerGroup     = 0x20
 	offInodesPer    = 0x28
 	offMagic        = 0x38
+	offRevision     = 0x4c
+	offInodeSize    = 0x58
+	offCompat       = 0x5c
 	offIncompat     = 0x60
 	offROCompat     = 0x64
 	offUUID         = 0x68
 	offLabel        = 0x78
+	offDescSize     = 0xfe
+	offFirstMetaBG  = 0x104
 	offBlocksHi     = 0x150
 	offChecksumType = 0x175
+	offBackups      = 0x24c
+	offChecksumSeed = 0x270
 	offChecksum     = 0x3fc
 
 	magic            = 0xef53
@@ -56,17 +63,23 @@ var ErrNoFileSystem = errors.New("no ext4 file system")
 // written by anybody; no more than that is checked. An error that is not of
 // reading is an [ErrNoFileSystem].
 func ReadSuper(r io.ReaderAt) (Super, error) {
+	_, s, err := readSuper(r)
+	return s, err
+}
+
+// readSuper is ReadSuper, and returns the superblock as it stands too.
+func readSuper(r io.ReaderAt) (*[superSize]byte, Super, error) {
 	var b [superSize]byte
-	if _, err := r.ReadAt(b[:], superOffset); errors.Is(err, io.EOF) {
-		return Super{}, fmt.Errorf("%w: too short", ErrNoFileSystem)
-	} else if err != nil {
-		return Super{}, err
+	if n, err := r.ReadAt(b[:], superOffset); n < superSize && errors.Is(err, io.EOF) {
+		return nil, Super{}, fmt.Errorf("%w: too short", ErrNoFileSystem)
+	} else if n < superSize {
+		return nil, Super{}, err
 	}
 	s, err := parse(&b)
 	if err != nil {
-		return Super{}, fmt.Errorf("%w: %w", ErrNoFileSystem, err)
+		return nil, Super{}, fmt.Errorf("%w: %w", ErrNoFileSystem, err)
 	}
-	return s, nil
+	return &b, s, nil
 }
 
 func parse(b *[superSize]byte) (Super, error) {
@@ -75,9 +88,7 @@ func parse(b *[superSize]byte) (Super, error) {
 		return Super{}, errors.New("wrong magic number")
 	}
 	if le.Uint32(b[offROCompat:])&roCompatChecksum != 0 {
-		// ext4 keeps the CRC as the register stands, not inverted.
-		sum := ^crc32.Checksum(b[:offChecksum], crc32.MakeTable(crc32.Castagnoli))
-		if b[offChecksumType] != checksumCRC32C || le.Uint32(b[offChecksum:]) != sum {
+		if b[offChecksumType] != checksumCRC32C || le.Uint32(b[offChecksum:]) != crc(noSum, b[:offChecksum]) {
 			return Super{}, errors.New("wrong checksum")
 		}
 	}
