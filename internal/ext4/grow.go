@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 
-	"banger/internal/errkind"
 	"banger/internal/hostcmd"
 	"banger/internal/plainfile"
 )
@@ -27,21 +26,13 @@ func Grow(ctx context.Context, path string, sizeBytes int64, uid uint32) (err er
 	if sizeBytes%blockSize != 0 {
 		return fmt.Errorf("size of %d bytes is no multiple of %d", sizeBytes, blockSize)
 	}
-	as := &hostcmd.Credential{UID: uid, GID: uid}
-	var exit *hostcmd.ExitError
-	// 1: errors were put right; 4 and 8: some were not, or nothing could be made
-	// of it (e2fsck(8)).
-	_, err = hostcmd.Cmd{Argv: []string{"e2fsck", "-f", "-p", path}, Tied: true, Credential: as}.Run(ctx)
-	switch {
-	case errors.As(err, &exit) && exit.Code == 1:
-	case errors.As(err, &exit) && exit.Code < 128:
-		return errkind.New(errkind.Conflict, "the file system cannot be put right: %w", err)
-	case err != nil:
+	if err := putRight(ctx, uid, "-f", "-p", path); err != nil {
 		return err
 	}
 	if err := lengthen(path, sizeBytes); err != nil {
 		return err
 	}
+	as := &hostcmd.Credential{UID: uid, GID: uid}
 	_, err = hostcmd.Cmd{Argv: []string{"resize2fs", path}, Tied: true, Credential: as}.Run(ctx)
 	return err
 }
