@@ -4795,14 +4795,18 @@ func (x *ShowSessionResponse) GetSession() *Session {
 }
 
 type SessionLogsRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Vm            string                 `protobuf:"bytes,1,opt,name=vm,proto3" json:"vm,omitempty"`
-	Session       string                 `protobuf:"bytes,2,opt,name=session,proto3" json:"session,omitempty"`
-	Stream        string                 `protobuf:"bytes,3,opt,name=stream,proto3" json:"stream,omitempty"` // "stdout", "stderr" or "both"; empty: "stdout"
-	Tail          int32                  `protobuf:"varint,4,opt,name=tail,proto3" json:"tail,omitempty"`    // lines; zero or less: 200
-	All           bool                   `protobuf:"varint,5,opt,name=all,proto3" json:"all,omitempty"`      // everything that is kept, in the place of tail
-	Follow        bool                   `protobuf:"varint,6,opt,name=follow,proto3" json:"follow,omitempty"`
-	Since         *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=since,proto3" json:"since,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Vm      string                 `protobuf:"bytes,1,opt,name=vm,proto3" json:"vm,omitempty"`
+	Session string                 `protobuf:"bytes,2,opt,name=session,proto3" json:"session,omitempty"`
+	Stream  string                 `protobuf:"bytes,3,opt,name=stream,proto3" json:"stream,omitempty"` // "stdout", "stderr" or "both"; empty: "stdout"
+	Tail    int32                  `protobuf:"varint,4,opt,name=tail,proto3" json:"tail,omitempty"`    // lines; zero or less: 200
+	All     bool                   `protobuf:"varint,5,opt,name=all,proto3" json:"all,omitempty"`      // everything that is kept, in the place of tail
+	Follow  bool                   `protobuf:"varint,6,opt,name=follow,proto3" json:"follow,omitempty"`
+	Since   *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=since,proto3" json:"since,omitempty"`
+	// Where to go on in each stream: so many bytes into it, plus 1, in the place
+	// of tail, all and since; 0: not given.
+	FromStdout    int64 `protobuf:"varint,8,opt,name=from_stdout,json=fromStdout,proto3" json:"from_stdout,omitempty"`
+	FromStderr    int64 `protobuf:"varint,9,opt,name=from_stderr,json=fromStderr,proto3" json:"from_stderr,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4884,6 +4888,20 @@ func (x *SessionLogsRequest) GetSince() *timestamppb.Timestamp {
 		return x.Since
 	}
 	return nil
+}
+
+func (x *SessionLogsRequest) GetFromStdout() int64 {
+	if x != nil {
+		return x.FromStdout
+	}
+	return 0
+}
+
+func (x *SessionLogsRequest) GetFromStderr() int64 {
+	if x != nil {
+		return x.FromStderr
+	}
+	return 0
 }
 
 type SessionLogsResponse struct {
@@ -6075,7 +6093,7 @@ const file_banger_api_v1_api_proto_rawDesc = "" +
 	"\x02vm\x18\x01 \x01(\tR\x02vm\x12\x18\n" +
 	"\asession\x18\x02 \x01(\tR\asession\"G\n" +
 	"\x13ShowSessionResponse\x120\n" +
-	"\asession\x18\x01 \x01(\v2\x16.banger.api.v1.SessionR\asession\"\xc6\x01\n" +
+	"\asession\x18\x01 \x01(\v2\x16.banger.api.v1.SessionR\asession\"\x88\x02\n" +
 	"\x12SessionLogsRequest\x12\x0e\n" +
 	"\x02vm\x18\x01 \x01(\tR\x02vm\x12\x18\n" +
 	"\asession\x18\x02 \x01(\tR\asession\x12\x16\n" +
@@ -6083,7 +6101,11 @@ const file_banger_api_v1_api_proto_rawDesc = "" +
 	"\x04tail\x18\x04 \x01(\x05R\x04tail\x12\x10\n" +
 	"\x03all\x18\x05 \x01(\bR\x03all\x12\x16\n" +
 	"\x06follow\x18\x06 \x01(\bR\x06follow\x120\n" +
-	"\x05since\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\xa1\x01\n" +
+	"\x05since\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x1f\n" +
+	"\vfrom_stdout\x18\b \x01(\x03R\n" +
+	"fromStdout\x12\x1f\n" +
+	"\vfrom_stderr\x18\t \x01(\x03R\n" +
+	"fromStderr\"\xa1\x01\n" +
 	"\x13SessionLogsResponse\x12\x18\n" +
 	"\asession\x18\x01 \x01(\tR\asession\x12\x16\n" +
 	"\x06stream\x18\x02 \x01(\tR\x06stream\x12\x12\n" +

@@ -2553,13 +2553,16 @@ func (x *ListSessionsResponse) GetSessions() []*SessionStatus {
 }
 
 type SessionLogsRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	Streams       []string               `protobuf:"bytes,2,rep,name=streams,proto3" json:"streams,omitempty"`                 // "stdout", "stderr"; both: by line
-	Tail          int32                  `protobuf:"varint,3,opt,name=tail,proto3" json:"tail,omitempty"`                      // lines; 0: all that is kept
-	SinceNs       int64                  `protobuf:"varint,4,opt,name=since_ns,json=sinceNs,proto3" json:"since_ns,omitempty"` // since 1970; 0: any
-	Follow        bool                   `protobuf:"varint,5,opt,name=follow,proto3" json:"follow,omitempty"`                  // goes on until the session has ended
-	From          int64                  `protobuf:"varint,6,opt,name=from,proto3" json:"from,omitempty"`                      // of one stream: begin so many bytes into it, less 1; 0: not given
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Id      string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Streams []string               `protobuf:"bytes,2,rep,name=streams,proto3" json:"streams,omitempty"`                 // "stdout", "stderr"; both: by line
+	Tail    int32                  `protobuf:"varint,3,opt,name=tail,proto3" json:"tail,omitempty"`                      // lines; 0: all that is kept
+	SinceNs int64                  `protobuf:"varint,4,opt,name=since_ns,json=sinceNs,proto3" json:"since_ns,omitempty"` // since 1970; 0: any
+	Follow  bool                   `protobuf:"varint,5,opt,name=follow,proto3" json:"follow,omitempty"`                  // goes on until the session has ended
+	// Of the first of streams, and of the second: begin so many bytes into it,
+	// less 1, in the place of tail and since; 0: not given.
+	From          int64 `protobuf:"varint,6,opt,name=from,proto3" json:"from,omitempty"`
+	FromSecond    int64 `protobuf:"varint,7,opt,name=from_second,json=fromSecond,proto3" json:"from_second,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2632,6 +2635,13 @@ func (x *SessionLogsRequest) GetFollow() bool {
 func (x *SessionLogsRequest) GetFrom() int64 {
 	if x != nil {
 		return x.From
+	}
+	return 0
+}
+
+func (x *SessionLogsRequest) GetFromSecond() int64 {
+	if x != nil {
+		return x.FromSecond
 	}
 	return 0
 }
@@ -3718,14 +3728,16 @@ const file_banger_agent_v1_agent_proto_rawDesc = "" +
 	"\x13ListSessionsRequest\x12\x10\n" +
 	"\x03ids\x18\x01 \x03(\tR\x03ids\"R\n" +
 	"\x14ListSessionsResponse\x12:\n" +
-	"\bsessions\x18\x01 \x03(\v2\x1e.banger.agent.v1.SessionStatusR\bsessions\"\x99\x01\n" +
+	"\bsessions\x18\x01 \x03(\v2\x1e.banger.agent.v1.SessionStatusR\bsessions\"\xba\x01\n" +
 	"\x12SessionLogsRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\astreams\x18\x02 \x03(\tR\astreams\x12\x12\n" +
 	"\x04tail\x18\x03 \x01(\x05R\x04tail\x12\x19\n" +
 	"\bsince_ns\x18\x04 \x01(\x03R\asinceNs\x12\x16\n" +
 	"\x06follow\x18\x05 \x01(\bR\x06follow\x12\x12\n" +
-	"\x04from\x18\x06 \x01(\x03R\x04from\"m\n" +
+	"\x04from\x18\x06 \x01(\x03R\x04from\x12\x1f\n" +
+	"\vfrom_second\x18\a \x01(\x03R\n" +
+	"fromSecond\"m\n" +
 	"\x13SessionLogsResponse\x12\x16\n" +
 	"\x06stream\x18\x01 \x01(\tR\x06stream\x12\x16\n" +
 	"\x06offset\x18\x02 \x01(\x03R\x06offset\x12\x12\n" +
