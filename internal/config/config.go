@@ -32,6 +32,9 @@ type Config struct {
 	LogCap Size   `toml:"console_log_max"`
 	Grace  Dur    `toml:"stop_grace"`   // how long a guest has to power off
 	Boot   Dur    `toml:"boot_timeout"` // how long a guest has until its agent answers
+	// SessionLog is how much is kept of each stream of a session that says
+	// nothing of it.
+	SessionLog Size `toml:"session_log_max"`
 	// Subnet is where machines' addresses come from, IPv4; empty: one that no
 	// route of the host collides with.
 	Subnet  Subnet `toml:"subnet"`
@@ -51,6 +54,8 @@ func Default() Config {
 		Grace:  Dur(10 * time.Second),
 		Boot:   Dur(120 * time.Second),
 		UIDs:   1 << uidBits,
+
+		SessionLog: 64 << 20,
 	}
 }
 
@@ -131,6 +136,8 @@ func (c Config) check() (key string, err error) {
 		return "root_fs", fmt.Errorf("root_fs = %q: it takes at least 256M", c.RootFS)
 	case c.LogCap < 64<<10:
 		return "console_log_max", fmt.Errorf("console_log_max = %q: it takes at least 64K", c.LogCap)
+	case c.SessionLog < 64<<10:
+		return "session_log_max", fmt.Errorf("session_log_max = %q: it takes at least 64K", c.SessionLog)
 	case c.Grace < 0:
 		return "stop_grace", errors.New("stop_grace takes a positive duration")
 	case c.Boot <= 0:

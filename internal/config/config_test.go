@@ -20,6 +20,7 @@ func TestLoad(t *testing.T) {
 		{"vcpus = 1\n# it\n \"disk\" = \"1M\"", `:3: disk = "1M"`},
 		{"memory = \"-1\"", "no size"},
 		{"memory = 5", "memory"},
+		{"session_log_max = \"1K\"", "at least 64K"},
 		{"vcpus = -1", "vcpus = -1"},
 		{"vcpus = [", ":1: "},
 		{"cache = \"here\"", "absolute path"},
