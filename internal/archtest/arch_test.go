@@ -40,6 +40,7 @@ var rank = map[string]int{
 	"internal/lifecycle": 3, "internal/session": 3, "internal/template": 3, "internal/doctor": 3,
 
 	"internal/store": 4, "internal/api/server": 4,
+	"internal/session/sessiontest": 4, // a guest, for tests alone
 
 	"internal/daemon": 5, "internal/cli": 5, "internal/agent": 5,
 
@@ -64,7 +65,7 @@ var owners = map[string][]string{
 
 	"connectrpc.com/connect": {
 		"internal/agent", "internal/api", "internal/api/*", "internal/cli", "internal/daemon",
-		"internal/guest/transport", "internal/lifecycle", "test/lab",
+		"internal/guest/transport", "internal/lifecycle", "internal/session", "internal/session/*", "test/lab",
 	},
 	"github.com/BurntSushi/toml":         {"internal/config", "internal/image/recipe"},
 	"github.com/cavaliergopher/cpio":     {"internal/guest/boot"},
