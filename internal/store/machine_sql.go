@@ -78,8 +78,13 @@ func machines(ctx context.Context, tx tx) ([]vm.VM, error) {
 	return queryMachines(ctx, tx, `SELECT `+columns+` FROM machines ORDER BY created_at, name`)
 }
 
-func machineNames(ctx context.Context, tx tx) (names []string, err error) {
-	rows, err := tx.QueryContext(ctx, `SELECT name FROM machines ORDER BY name`)
+func machineNames(ctx context.Context, tx tx) ([]string, error) {
+	return queryNames(ctx, tx, `SELECT name FROM machines ORDER BY name`)
+}
+
+// queryNames returns the one column of a query.
+func queryNames(ctx context.Context, tx tx, query string, args ...any) (names []string, err error) {
+	rows, err := tx.QueryContext(ctx, query, args...)
 	if err != nil {
 		return nil, err
 	}
@@ -157,10 +162,7 @@ func scanMachine(scan func(...any) error) (v vm.VM, err error) {
 	if err != nil {
 		return vm.VM{}, err
 	}
-	v.CreatedAt = time.Unix(0, created).UTC()
-	if started.Valid {
-		v.StartedAt = time.Unix(0, started.Int64).UTC()
-	}
+	v.CreatedAt, v.StartedAt = time.Unix(0, created).UTC(), timeOf(started)
 	if v.Spec.Labels, err = decodeLabels(labels); err != nil {
 		return vm.VM{}, fmt.Errorf("labels of machine %q: %w", v.Name, err)
 	}
@@ -188,4 +190,12 @@ func decodeLabels(s string) (m map[string]string, err error) {
 // nullTime is NULL for the zero time.
 func nullTime(t time.Time) sql.NullInt64 {
 	return sql.NullInt64{Int64: t.UnixNano(), Valid: !t.IsZero()}
+}
+
+// timeOf is the zero time for NULL.
+func timeOf(n sql.NullInt64) time.Time {
+	if !n.Valid {
+		return time.Time{}
+	}
+	return time.Unix(0, n.Int64).UTC()
 }

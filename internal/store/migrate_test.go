@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"banger/internal/errkind"
+	"banger/internal/session"
 	"banger/internal/vm"
 )
 
@@ -38,7 +39,22 @@ func savedMachines(version int) []vm.VM {
 	if version >= 2 {
 		b.GuestIP = "10.0.0.3"
 	}
+	if version >= 3 {
+		a.VsockCID, b.VsockCID = a.UID, b.UID // what machines made since then get
+	}
 	return []vm.VM{b, a} // in List's order
+}
+
+// savedSessions are the sessions in it, from version 3 on.
+func savedSessions(version int) []session.Session {
+	if version < 3 {
+		return []session.Session{}
+	}
+	a, b := aSession("00000001", "echo", 1), aSession("00000001", "gone", 2)
+	a.VM, a.CreatedAt, a.Status, a.GuestPID, a.StartedAt, a.LastError = "web", t0, session.Running, 7, t0, "why"
+	b.VM, b.CreatedAt, b.Status, b.FailedStage, b.FailedMessage, b.EndedAt = "web", t0, session.Failed, "run", "machine stopped", t0
+	b.Args, b.Env, b.Tags, b.Required = nil, nil, nil, nil
+	return []session.Session{a, b}
 }
 
 // copySaved copies a saved database to a place where it can be opened.
@@ -73,6 +89,10 @@ func TestSaved(t *testing.T) {
 			got, err := s.List(t.Context())
 			if d := cmp.Diff(savedMachines(v), got); err != nil || d != "" {
 				t.Errorf("List: %v (-want +got):\n%s", err, d)
+			}
+			sessions, err := s.Sessions(t.Context(), "")
+			if d := cmp.Diff(savedSessions(v), sessions); err != nil || d != "" {
+				t.Errorf("Sessions: %v (-want +got):\n%s", err, d)
 			}
 			if _, err := os.Stat(path + backupInfix + fmt.Sprint(v)); (err == nil) != (v < latest) {
 				t.Errorf("backup of version %d: %v", v, err)
@@ -140,6 +160,11 @@ func writeSaved(t *testing.T, path string) {
 		}
 		c := vm.Change{To: v.State, Reason: v.StateReason, Started: !v.StartedAt.IsZero(), LastError: &v.LastError, Found: true}
 		if _, err := s.Change(t.Context(), v.ID, c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, n := range savedSessions(embedded().latest()) {
+		if _, err := s.CreateSession(t.Context(), n); err != nil {
 			t.Fatal(err)
 		}
 	}

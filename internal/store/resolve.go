@@ -64,8 +64,16 @@ func ambiguous(prefix string, vs []vm.VM) error {
 // are most like it.
 func unknown(ref string, names []string) error {
 	err := errkind.New(errkind.NotFound, "no machine %.70q", ref)
-	if len(ref) <= vm.MaxName && len(names) > 0 {
-		err = fmt.Errorf("%w; there is %s", err, strings.Join(errkind.Nearest(ref, names), ", "))
+	if near := nearest(ref, names); near != "" {
+		err = fmt.Errorf("%w; %s", err, near)
 	}
 	return errkind.WithHint(err, "banger vm list --all")
+}
+
+// nearest tells of the names that are most like ref; "" if there is none.
+func nearest(ref string, names []string) string {
+	if len(ref) > vm.MaxName || len(names) == 0 {
+		return ""
+	}
+	return "there is " + strings.Join(errkind.Nearest(ref, names), ", ")
 }
