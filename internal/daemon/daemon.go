@@ -24,6 +24,7 @@ import (
 	"banger/internal/kernel"
 	"banger/internal/lifecycle"
 	"banger/internal/network"
+	"banger/internal/session"
 	"banger/internal/sshkey"
 	"banger/internal/store"
 	"banger/internal/version"
@@ -64,6 +65,7 @@ type Mechanisms struct {
 	Kernels       kernel.Library
 	Boot          guest.Boot
 	Dialer        guest.Dialer
+	SessionDisks  session.Disks
 	Host          lifecycle.Host
 }
 
@@ -93,6 +95,7 @@ type Daemon struct {
 	store   *store.Store
 	names   NameServer
 	manager *lifecycle.Manager
+	session *session.Manager
 	server  *http.Server
 	ln      net.Listener
 	who     owner // may use the socket
@@ -154,6 +157,10 @@ func Open(ctx context.Context, o Options) (_ *Daemon, err error) {
 		Paths: o.Paths, Config: o.Config, Log: o.Log,
 		KnownHosts: sshkey.NewKnownHosts(o.Paths.KnownHosts()), AuthorizedKeys: sshKeys,
 	})
+	d.session = session.New(session.Deps{
+		Records: d.store, Machines: d.manager, Disks: mech.SessionDisks,
+		LogLimit: int64(o.Config.SessionLog), Log: o.Log,
+	})
 	d.names = mech.Names
 	dnsAddr := d.names.Open(d.manager)
 	if err := d.manager.Recover(ctx, recoverTime); err != nil {
@@ -168,7 +175,7 @@ func Open(ctx context.Context, o Options) (_ *Daemon, err error) {
 
 func (d *Daemon) newServer(mech Mechanisms, dnsAddr string) *http.Server {
 	h := server.Handler(server.Deps{
-		Machines: d.manager, Images: mech.Images, Kernels: mech.Kernels,
+		Machines: d.manager, Sessions: d.session, Images: mech.Images, Kernels: mech.Kernels,
 		Info: server.Info{
 			PID: os.Getpid(), Version: version.Version, Root: d.o.Paths.Root, Socket: d.o.Paths.Socket(),
 			Driver: mech.DefaultDriver, DriverReason: mech.DriverReason, StartedAt: time.Now(),
@@ -302,6 +309,9 @@ func (d *Daemon) Close() error {
 	if d.server != nil {
 		errs = append(errs, d.endCalls())
 	}
+	if d.session != nil {
+		d.session.Close()
+	}
 	if d.manager != nil {
 		d.manager.Close()
 	}
@@ -345,7 +355,9 @@ func (d *Daemon) endCalls() error {
 	case <-time.After(stopTime):
 	}
 	// What still goes on is the start of a persistent machine: it is left as
-	// a crash would leave it, for the next daemon to go on with.
+	// a crash would leave it, for the next daemon to go on with; or of a
+	// session, which the next one finds.
+	d.session.Close()
 	d.manager.Close()
 	select {
 	case <-done:

@@ -20,6 +20,7 @@ import (
 	"banger/internal/kernel/fetch"
 	"banger/internal/lifecycle"
 	"banger/internal/network/linux"
+	"banger/internal/session"
 	"banger/internal/vmm/firecracker"
 	"banger/internal/vmm/qemu"
 )
@@ -59,6 +60,8 @@ func Real(p config.Paths, c config.Config, log *slog.Logger) (Mechanisms, error)
 		Boot:    b,
 		Dialer:  transport.Dialer{},
 		Host:    h,
+
+		SessionDisks: session.NoDisks{},
 	}
 	return m, chooseDriver(&m, c.Driver)
 }

@@ -18,6 +18,7 @@ import (
 	"banger/internal/image"
 	"banger/internal/kernel"
 	"banger/internal/lifecycle"
+	"banger/internal/session"
 )
 
 // Info is what the daemon tells of itself.
@@ -40,6 +41,7 @@ type Info struct {
 // Deps is what a server stands on. All are required.
 type Deps struct {
 	Machines *lifecycle.Manager
+	Sessions *session.Manager
 	Images   image.Library
 	Kernels  kernel.Library
 	Info     Info
@@ -58,6 +60,7 @@ func Handler(d Deps, opts ...connect.HandlerOption) http.Handler {
 	s := &Server{m: d.Machines, d: d}
 	mux := http.NewServeMux()
 	mux.Handle(api.NewVMServiceHandler(s, opts...))
+	mux.Handle(api.NewSessionServiceHandler(s, opts...))
 	mux.Handle(api.NewImageServiceHandler(s, opts...))
 	mux.Handle(api.NewKernelServiceHandler(s, opts...))
 	mux.Handle(api.NewDaemonServiceHandler(s, opts...))
