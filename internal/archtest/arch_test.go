@@ -31,7 +31,7 @@ var rank = map[string]int{
 	"internal/vm": 1, "internal/vmm": 1, "internal/disk": 1, "internal/network": 1,
 	"internal/image": 1, "internal/kernel": 1, "internal/guest": 1,
 	"internal/api": 1, "internal/config": 1, "internal/ext4": 1, "internal/sshkey": 1,
-	"internal/transfer": 1, "internal/vmm/vmmproc": 1,
+	"internal/transfer": 1, "internal/vmm/vmmproc": 1, "internal/sessiondir": 1,
 
 	"internal/handle": 2, "internal/dns": 2, "internal/api/client": 2,
 	"internal/vmm/*": 2, "internal/disk/*": 2, "internal/network/*": 2,
@@ -52,7 +52,7 @@ var rank = map[string]int{
 // only lists, for a package with a narrow diet, everything it may import from this module.
 var only = map[string][]string{
 	"internal/cli":   {"internal/api", "internal/api/client", "internal/config", "internal/hostcmd", "internal/errkind", "internal/transfer", "internal/version", "internal/atomicfile"},
-	"internal/agent": {"internal/guest/wire", "internal/atomicfile", "internal/transfer", "internal/version"},
+	"internal/agent": {"internal/guest/wire", "internal/atomicfile", "internal/sessiondir", "internal/transfer", "internal/version"},
 }
 
 // owners names, as patterns, the only packages that may import an outside one.
