@@ -61,6 +61,26 @@ func (s spawner) fork(cmd *exec.Cmd) (err error) {
 	return cmd.Start()
 }
 
+// startApart starts cmd, which keeps the agent's own rank, so that it outlives
+// the agent and is no child of its: where init is the agent's parent, it becomes
+// the parent of cmd too.
+func (s spawner) startApart(cmd *exec.Cmd) error {
+	s.mu.Lock() // another fork may be changing the rank
+	defer s.mu.Unlock()
+	if os.Getppid() == 1 {
+		cmd.SysProcAttr.Cloneflags |= unix.CLONE_PARENT
+		if err := cmd.Start(); err != nil {
+			return err
+		}
+		return cmd.Process.Release()
+	}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	go func() { _ = cmd.Wait() }() // how it ended, it writes down
+	return nil
+}
+
 // A process is one that we started and have not reaped, and its group.
 type process struct {
 	pid  int
@@ -75,13 +95,9 @@ type process struct {
 // wait waits until the process ends and reaps it, and no other. It keeps no
 // thread waiting, of which Go has but 10,000.
 func (p *process) wait() (syscall.WaitStatus, error) {
+	p.awaitEnd()
 	if p.exit != nil {
-		if raw, err := p.exit.SyscallConn(); err == nil {
-			raw.Read(hasEnded) // an error leaves the waiting to Wait
-		}
 		defer p.exit.Close()
-	}
-	if p.exit != nil {
 		p.mu.Lock()
 		p.reaped = true
 		p.mu.Unlock()
@@ -95,6 +111,18 @@ func (p *process) wait() (syscall.WaitStatus, error) {
 		return 0, err
 	}
 	return p.cmd.ProcessState.Sys().(syscall.WaitStatus), nil
+}
+
+// awaitEnd waits until the process has ended, without reaping it: its number,
+// and that of its group, stay its own. On a kernel without pidfds it returns at
+// once.
+func (p *process) awaitEnd() {
+	if p.exit == nil {
+		return
+	}
+	if raw, err := p.exit.SyscallConn(); err == nil {
+		raw.Read(hasEnded) // an error leaves the waiting to Wait
+	}
 }
 
 func hasEnded(pidfd uintptr) bool {

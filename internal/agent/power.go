@@ -29,8 +29,9 @@ const (
 // powerOnce lets the first of several calls end the machine.
 type powerOnce struct{ once sync.Once }
 
-// Power implements the method of the protocol. What was written before the
-// call is on the disks when it is answered, whatever becomes of the shutdown.
+// Power implements the method of the protocol. Sessions have ended, and what was
+// written before is on the disks, when it is answered, whatever becomes of the
+// shutdown.
 func (s service) Power(_ context.Context, req *connect.Request[wire.PowerRequest]) (*connect.Response[wire.PowerResponse], error) {
 	var reboot bool
 	switch req.Msg.GetAction() {
@@ -41,6 +42,7 @@ func (s service) Power(_ context.Context, req *connect.Request[wire.PowerRequest
 		return nil, connect.NewError(connect.CodeInvalidArgument, errors.New("power without an action"))
 	}
 	s.o.Log.Info("machine ends", "reboot", reboot)
+	s.sessions.endAll()
 	s.o.Sync()
 	s.power.once.Do(func() { time.AfterFunc(s.o.AnswerTime, func() { s.o.Power(reboot) }) })
 	return connect.NewResponse(&wire.PowerResponse{}), nil

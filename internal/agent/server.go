@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -36,6 +37,10 @@ type ServeOptions struct {
 	// AnswerTime is what the answer to a request to end gets to leave; 0: what
 	// it needs on a real port.
 	AnswerTime time.Duration
+	// SessionDir and SessionRun are where sessions and their sockets are;
+	// empty: /root/.local/state/banger/sessions and /run/banger/sessions. For
+	// tests
+	SessionDir, SessionRun string
 }
 
 // A Server is the agent's service without the byte stream that it is reached
@@ -45,7 +50,9 @@ type Server struct {
 	mux   *http.ServeMux
 	spawn spawner
 	power powerOnce
-	ssh   func() (*sshServer, error) // the agent's own, made when it is first needed
+
+	sessions *sessions
+	ssh      func() (*sshServer, error) // the agent's own, made when it is first needed
 }
 
 // New returns a server. It fails if the token has not the form that greetings
@@ -70,8 +77,12 @@ func New(o ServeOptions) (*Server, error) {
 		o.AnswerTime = answerTime
 	}
 	s := &Server{o: o, mux: http.NewServeMux(), spawn: newSpawner()}
+	s.sessions = &sessions{
+		dir: cmp.Or(o.SessionDir, sessionDir), run: cmp.Or(o.SessionRun, sessionRun),
+		log: o.Log, spawn: s.spawn,
+	}
 	s.ssh = sync.OnceValues(func() (*sshServer, error) { return newSSHServer(s) })
-	s.mux.Handle(wire.NewAgentServiceHandler(service{Server: s},
+	s.mux.Handle(wire.NewAgentServiceHandler(service{s},
 		connect.WithReadMaxBytes(maxMessage),
 		connect.WithCompression("gzip", nil, nil))) // a byte stream in memory gains nothing
 	return s, nil
@@ -85,10 +96,7 @@ const (
 )
 
 // service holds the methods of the protocol, apart from those of Server.
-type service struct {
-	*Server
-	wire.UnimplementedAgentServiceHandler // sessions, until they are there
-}
+type service struct{ *Server }
 
 // Handler returns the service as it is reached over HTTP/2 with prior
 // knowledge, for tests that bring their own connections.

@@ -163,7 +163,7 @@ func (s *sshSession) program(kind string, payload []byte) (start *wire.ExecStart
 	if r.Name != "sftp" {
 		return nil, nil, errors.New("no such subsystem")
 	}
-	return s.start(sftpProgram), sftpArgs, nil
+	return s.start(selfProgram), sftpArgs, nil
 }
 
 // run carries input and output until the command has ended, and tells how it

@@ -9,11 +9,12 @@ import (
 	"github.com/pkg/sftp"
 )
 
+// selfProgram is this program, wherever that is: the initramfs is out of reach.
+const selfProgram = "/proc/self/exe"
+
 // Files are transferred by a child of the agent's that runs as the user who has
 // logged in, as commands do: what that user may do with files the kernel
 // decides, and what a client may say is read without root's rights.
-const sftpProgram = "/proc/self/exe"
-
 var sftpArgs = []string{"banger-agent", "sftp"}
 
 // stdioConn is the standard input and output.

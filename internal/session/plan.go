@@ -35,6 +35,7 @@ func planTold(ids []ID, says []*wire.SessionStatus, beingStarted map[ID]bool) []
 	for _, id := range ids {
 		st := known[string(id)]
 		switch {
+		case st.GetState() == string(Starting): // it will say more
 		case st != nil:
 			changes = append(changes, Change{id, told(st)})
 		case !beingStarted[id]:

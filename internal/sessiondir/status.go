@@ -31,6 +31,9 @@ const (
 	Failed   State = "failed"
 )
 
+// Final reports whether a session in this state has ended.
+func (s State) Final() bool { return s == Exited || s == Failed }
+
 // A Process is one of the guest. Start is its start time in clock ticks since
 // the guest booted (proc_pid_stat(5), field 22): without that, and the boot id,
 // a pid proves nothing. It is zero if there is none.
@@ -46,8 +49,8 @@ type Status struct {
 	Supervisor Process `json:"supervisor,omitzero"`
 	Command    Process `json:"command,omitzero"` // zero until it runs
 
-	Code    int    `json:"code"`              // the command's exit code; 0 if a signal ended it
-	Signal  string `json:"signal,omitempty"`  // what ended it, such as "KILL"
+	Code    int    `json:"code"`              // the command's exit code; 128+n if signal n ended it
+	Signal  string `json:"signal,omitempty"`  // what ended it, such as "KILL", or the number of one without a name
 	Stage   string `json:"stage,omitempty"`   // of a failed session: what was being done, such as "check"
 	Message string `json:"message,omitempty"` // of a failed session: why, in one line
 
@@ -66,7 +69,7 @@ const (
 
 var (
 	bootID     = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
-	signalName = regexp.MustCompile(`^[A-Z][A-Z0-9+-]{0,15}$`)
+	signalName = regexp.MustCompile(`^[A-Z0-9][A-Z0-9+-]{0,15}$`)
 )
 
 // ReadStatus returns the status in a session's directory, its times in UTC.

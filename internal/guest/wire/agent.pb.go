@@ -2349,7 +2349,7 @@ func (x *StartSessionResponse) GetSession() *SessionStatus {
 type SessionStatus struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Id     string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	State  string                 `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`   // "running", "stopping", "exited" or "failed"
+	State  string                 `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`   // "starting", "running", "stopping", "exited" or "failed"
 	Pid    int32                  `protobuf:"varint,3,opt,name=pid,proto3" json:"pid,omitempty"`      // of the command; 0: it was never started
 	Code   int32                  `protobuf:"varint,4,opt,name=code,proto3" json:"code,omitempty"`    // of one that exited; 128+n: signal n
 	Signal string                 `protobuf:"bytes,5,opt,name=signal,proto3" json:"signal,omitempty"` // "KILL" if a signal ended it, else empty

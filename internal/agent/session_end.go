@@ -1,0 +1,116 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"banger/internal/guest/wire"
+	"banger/internal/sessiondir"
+)
+
+// machineGrace is what sessions get to end when their machine is to end: less
+// than an init gives (termGrace is ours).
+const machineGrace = 2 * time.Second
+
+// StopSession implements the method of the protocol.
+func (s service) StopSession(ctx context.Context, req *connect.Request[wire.StopSessionRequest]) (*connect.Response[wire.StopSessionResponse], error) {
+	st, err := s.sessions.stop(ctx, req.Msg.Id, stopOrder{GraceNS: max(0, req.Msg.GraceNs)})
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&wire.StopSessionResponse{Session: st}), nil
+}
+
+// SignalSession implements the method of the protocol.
+func (s service) SignalSession(ctx context.Context, req *connect.Request[wire.SignalSessionRequest]) (*connect.Response[wire.SignalSessionResponse], error) {
+	st, err := s.sessions.running(req.Msg.Id)
+	if err != nil {
+		return nil, err
+	}
+	var refused refusedError
+	switch err := s.sessions.control(ctx, st.Id, frameSignal, []byte(req.Msg.Signal), false); {
+	case errors.As(err, &refused):
+		return nil, invalid(refused)
+	case err != nil:
+		return nil, err
+	}
+	if st, err = s.sessions.get(st.Id); err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&wire.SignalSessionResponse{Session: st}), nil
+}
+
+// DeleteSession implements the method of the protocol. There may be no such
+// session.
+func (s service) DeleteSession(ctx context.Context, req *connect.Request[wire.DeleteSessionRequest]) (*connect.Response[wire.DeleteSessionResponse], error) {
+	id := req.Msg.Id
+	_, err := s.sessions.stop(ctx, id, stopOrder{})
+	if code := connect.CodeOf(err); err != nil && code != connect.CodeNotFound && code != connect.CodeFailedPrecondition {
+		return nil, err
+	}
+	if err := os.RemoveAll(s.sessions.path(id)); err != nil {
+		return nil, connect.NewError(connect.CodeInternal, err)
+	}
+	return connect.NewResponse(&wire.DeleteSessionResponse{}), nil
+}
+
+// running returns where a session stands that has not ended; one that has is
+// [connect.CodeFailedPrecondition].
+func (s *sessions) running(id string) (*wire.SessionStatus, error) {
+	st, err := s.get(id)
+	if err != nil {
+		return nil, err
+	}
+	if state := sessiondir.State(st.State); state.Final() {
+		return nil, connect.NewError(connect.CodeFailedPrecondition, fmt.Errorf(notRunning, state))
+	}
+	return st, nil
+}
+
+// stop has a session end and returns how it did.
+func (s *sessions) stop(ctx context.Context, id string, o stopOrder) (*wire.SessionStatus, error) {
+	if _, err := s.running(id); err != nil {
+		return nil, err
+	}
+	data, err := json.Marshal(o)
+	if err != nil {
+		return nil, err
+	}
+	err = s.control(ctx, id, frameStop, data, true)
+	st, rerr := s.get(id)
+	if rerr != nil {
+		return nil, rerr
+	}
+	if err != nil && !sessiondir.State(st.State).Final() {
+		return nil, err
+	}
+	return st, nil
+}
+
+// endAll ends every session, for the machine is about to end.
+func (s *sessions) endAll() {
+	ctx, cancel := context.WithTimeout(context.Background(), machineGrace+cancelTime)
+	defer cancel()
+	ids, err := s.ids()
+	if err != nil {
+		s.log.Warn("list sessions", "err", err)
+	}
+	var all sync.WaitGroup
+	for _, id := range ids {
+		all.Go(func() {
+			order := stopOrder{GraceNS: int64(machineGrace), Failure: machineStopped}
+			_, err := s.stop(ctx, id, order)
+			if err != nil && connect.CodeOf(err) != connect.CodeFailedPrecondition {
+				s.log.Warn("end session", "id", id, "err", err)
+			}
+		})
+	}
+	all.Wait()
+}

@@ -1,0 +1,79 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"banger/internal/guest/wire"
+	"banger/internal/sessiondir"
+)
+
+// SessionLogs implements the method of the protocol.
+func (s service) SessionLogs(ctx context.Context, req *connect.Request[wire.SessionLogsRequest], stream *connect.ServerStream[wire.SessionLogsResponse]) error {
+	in := req.Msg
+	if _, err := s.sessions.get(in.Id); err != nil {
+		return err
+	}
+	q, err := logQuery(in)
+	if err != nil {
+		return err
+	}
+	emit := func(c sessiondir.Chunk) error { return stream.Send(logMessage(c)) }
+	dir := sessiondir.OSDir(s.sessions.path(in.Id))
+	if !in.Follow {
+		return sessiondir.Read(ctx, dir, q, emit)
+	}
+	return s.sessions.follow(ctx, in.Id, q, emit)
+}
+
+// logQuery is what a request asks for.
+func logQuery(in *wire.SessionLogsRequest) (sessiondir.Query, error) {
+	q := sessiondir.Query{Tail: int(in.Tail), From: in.From - 1}
+	for _, name := range in.Streams {
+		stream := sessiondir.Stream(name)
+		if stream != sessiondir.Stdout && stream != sessiondir.Stderr || slices.Contains(q.Streams, stream) {
+			return q, invalid(fmt.Errorf("no stream %.40q", name))
+		}
+		q.Streams = append(q.Streams, stream)
+	}
+	switch {
+	case len(q.Streams) == 0:
+		return q, invalid(errors.New("logs of no stream"))
+	case in.Tail < 0, in.From < 0, in.FromSecond < 0:
+		return q, invalid(errors.New("logs from nowhere"))
+	}
+	if in.SinceNs != 0 {
+		q.Since = time.Unix(0, in.SinceNs)
+	}
+	return q, nil
+}
+
+func logMessage(c sessiondir.Chunk) *wire.SessionLogsResponse {
+	return &wire.SessionLogsResponse{Stream: string(c.Stream), Offset: c.Offset, Data: c.Data, Mark: c.Mark}
+}
+
+// follow gives what a session writes until it has ended.
+func (s *sessions) follow(ctx context.Context, id string, q sessiondir.Query, emit func(sessiondir.Chunk) error) error {
+	w := s.watch.watch(s.path(id))
+	defer w.stop()
+	look := true // whether it has ended
+	return sessiondir.Follow(ctx, sessiondir.OSDir(s.path(id)), q, func(ctx context.Context) (bool, error) {
+		if look || w.statusChanged() {
+			look = false
+			if st, err := s.read(id); errors.Is(err, fs.ErrNotExist) {
+				return true, nil // it was deleted
+			} else if err == nil && sessiondir.State(st.State).Final() {
+				return true, nil
+			}
+		}
+		var err error
+		look, err = w.wait(ctx)
+		return false, err
+	}, emit)
+}

@@ -1,0 +1,191 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"os/signal"
+	"runtime"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"banger/internal/guest/wire"
+	"banger/internal/sessiondir"
+)
+
+var supervisorArgs = []string{"banger-agent", "session"}
+
+// readyFD is where a supervisor says why it could not start, and that it did by
+// closing it.
+const readyFD = 3
+
+// A sessionSupervisor is the process that holds one session: it is the parent
+// of its command, writes its logs and its status, and listens on its socket. It
+// lives as long as the command does, whatever becomes of the agent.
+type sessionSupervisor struct {
+	spec  *sessionSpec
+	logs  *sessiondir.Logs
+	files *stdio
+	p     *process
+	input *sessionInput
+
+	mu       sync.Mutex
+	status   sessiondir.Status
+	stopping *stopOrder // nil: nobody wants it to end
+	holder   *holder    // of the input; nil: nobody is attached
+}
+
+// superviseSession is the supervisor's process. It returns the exit code.
+func superviseSession() int {
+	// The command must go with its supervisor, which the kernel ties to the
+	// thread that started it (prctl(2), PR_SET_PDEATHSIG).
+	runtime.LockOSThread()
+	os.WriteFile("/proc/self/comm", []byte("banger-session"), 0)
+	// Whoever reads what we say may have gone; ignored it would be for the
+	// command too.
+	signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE, unix.SIGHUP)
+	ready := os.NewFile(readyFD, "ready")
+	unix.CloseOnExec(readyFD)
+	s, err := beginSession(os.Stdin)
+	if err != nil {
+		fmt.Fprint(ready, oneLine(err))
+		return 1
+	}
+	ready.Close()
+	s.run()
+	return 0
+}
+
+// beginSession starts the session that is told on r.
+func beginSession(r io.Reader) (*sessionSupervisor, error) {
+	told, err := io.ReadAll(r)
+	if err != nil {
+		return nil, err
+	}
+	s := &sessionSupervisor{spec: &sessionSpec{}}
+	if err := json.Unmarshal(told, s.spec); err != nil {
+		return nil, err
+	}
+	if s.logs, err = sessiondir.CreateLogs(s.spec.Dir, sessiondir.LogOptions{LimitBytes: s.spec.LogLimit}); err != nil {
+		return nil, err
+	}
+	l, err := net.Listen("unix", s.spec.Socket)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.startCommand(); err != nil {
+		l.Close()
+		return nil, err
+	}
+	s.input = newSessionInput(s.files)
+	s.status = sessiondir.Status{
+		State: sessiondir.Running, BootID: bootID(),
+		Supervisor: identify(os.Getpid()), Command: identify(s.p.pid),
+		StartedAt: time.Now(), StdinOpen: s.files.input != nil,
+	}
+	s.write()
+	go s.accept(l)
+	return s, nil
+}
+
+// startCommand starts the session's command, which is killed with us.
+func (s *sessionSupervisor) startCommand() (err error) {
+	start := &wire.ExecStart{Stdin: s.spec.Stdin == stdinPipe}
+	if s.spec.Stdin == stdinPTY {
+		start.Tty = &wire.Terminal{Size: &wire.WindowSize{Rows: s.spec.Rows, Cols: s.spec.Cols}}
+	}
+	cmd := &exec.Cmd{
+		Path: s.spec.Path, Args: s.spec.Args, Env: s.spec.Env, Dir: s.spec.Cwd,
+		SysProcAttr: &syscall.SysProcAttr{Credential: s.spec.Credential, Pdeathsig: unix.SIGKILL},
+	}
+	if s.files, err = openStdio(cmd, start); err != nil {
+		return err
+	}
+	s.p, err = newSpawner().start(cmd, s.files.tty)
+	s.files.closeTheirs()
+	if err != nil {
+		s.files.close()
+		return startFailure(s.spec.Args[0], err)
+	}
+	return nil
+}
+
+// run holds the session until its command has ended.
+func (s *sessionSupervisor) run() {
+	asked := make(chan os.Signal, 1)
+	signal.Notify(asked, unix.SIGTERM)
+	go func() {
+		<-asked // the guest's init ends every process
+		s.stop(stopOrder{GraceNS: int64(machineGrace), Failure: machineStopped})
+	}()
+	streams := []sessiondir.Stream{sessiondir.Stdout, sessiondir.Stderr}
+	var outputs sync.WaitGroup
+	for i, o := range s.files.outputs {
+		outputs.Go(func() {
+			// What cannot be read is not there to be kept.
+			_ = copyOutput(o.f, func(b []byte) error { s.logs.Write(streams[i], b); return nil })
+		})
+	}
+	s.p.awaitEnd()
+	s.awaitGroup()
+	ws, err := s.p.wait()
+	if ws.Signaled() && ws.Signal() == unix.SIGTERM {
+		// By an init that ends every process, of which ours hears too.
+		_ = pause(context.Background(), initWord)
+	}
+	for _, o := range s.files.outputs {
+		o.f.SetReadDeadline(time.Now().Add(linger))
+	}
+	outputs.Wait()
+	s.files.close()
+	err = errors.Join(err, s.logs.Close())
+	s.conclude(ws, err)
+	os.Remove(s.spec.Socket)
+}
+
+// initWord is what the signal of the guest's init gets to reach us, after it has
+// reached the command.
+const initWord = 50 * time.Millisecond
+
+// conclude writes down how the session ended. Nothing is written after that.
+func (s *sessionSupervisor) conclude(ws syscall.WaitStatus, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	exit := exitOf(ws)
+	st := &s.status
+	st.State, st.StdinOpen, st.EndedAt = sessiondir.Exited, false, time.Now()
+	st.Code, st.Signal = int(exit.Code), exit.Signal
+	switch {
+	case s.stopping != nil && s.stopping.Failure != "":
+		st.State, st.Stage, st.Message = sessiondir.Failed, stageRun, s.stopping.Failure
+	case err != nil:
+		st.State, st.Stage, st.Message = sessiondir.Failed, stageRun, oneLine(err)
+	}
+	s.write()
+}
+
+// write writes the status down. Preconditions: s.mu is held, or nobody else
+// knows of s yet.
+func (s *sessionSupervisor) write() {
+	if err := s.status.Write(s.spec.Dir); err != nil {
+		fmt.Fprintln(os.Stderr, "session:", err) // the agent's log
+	}
+}
+
+// change changes the status of a session that has not ended.
+func (s *sessionSupervisor) change(f func(*sessiondir.Status)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.status.State.Final() {
+		f(&s.status)
+		s.write()
+	}
+}
