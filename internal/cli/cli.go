@@ -112,11 +112,17 @@ func beforeDashes(args []string) []string {
 // limit applies --timeout to a call. The limit is ours alone and does not
 // travel with the call, so that its end has one cause wherever it is noticed.
 func (a *app) limit(ctx context.Context) (context.Context, context.CancelFunc) {
+	return a.limitLater(ctx, 0)
+}
+
+// limitLater is limit for a call whose other end keeps to --timeout by itself,
+// and has some time more to say so.
+func (a *app) limitLater(ctx context.Context, more time.Duration) (context.Context, context.CancelFunc) {
 	if a.timeout <= 0 {
 		return ctx, func() {}
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
-	t := time.AfterFunc(a.timeout, func() {
+	t := time.AfterFunc(a.timeout+more, func() {
 		cancel(errkind.New(errkind.Timeout, "not done within %s", a.timeout))
 	})
 	return ctx, func() { t.Stop(); cancel(nil) }

@@ -34,9 +34,14 @@ var loginShell = []string{"/bin/sh", "-c", `exec "${SHELL:-/bin/sh}" -l`}
 
 // commandFlags are those of run and exec.
 type commandFlags struct {
+	placeFlags
+	tty, none bool
+}
+
+// placeFlags say as whom a command runs, and in what surroundings.
+type placeFlags struct {
 	env       []string
 	user, dir string
-	tty, none bool
 }
 
 // start returns what to run with the given words, and the terminal for it.
@@ -44,6 +49,19 @@ func (a *app) start(f commandFlags, argv []string) (client.Start, *tty, error) {
 	if f.tty && f.none {
 		return client.Start{}, nil, usage("--tty and --no-tty exclude each other")
 	}
+	s, err := a.place(f.placeFlags, argv)
+	if err != nil {
+		return s, nil, err
+	}
+	t := a.wantTTY(f.tty, f.none)
+	if t != nil {
+		s.TTY = t.request()
+	}
+	return s, t, nil
+}
+
+// place returns what to run with the given words, without a terminal.
+func (a *app) place(f placeFlags, argv []string) (client.Start, error) {
 	s := client.Start{Argv: argv, User: f.user, Dir: f.dir, Stdin: true, Env: make(map[string]string)}
 	if len(argv) == 0 {
 		s.Argv = loginShell
@@ -57,19 +75,15 @@ func (a *app) start(f commandFlags, argv []string) (client.Start, *tty, error) {
 		name, value, ok := strings.Cut(v, "=")
 		if !ok {
 			if value, ok = a.env.lookup(name); !ok {
-				return s, nil, usage("--env %s: %s is not set here; write --env %s=VALUE", name, name, name)
+				return s, usage("--env %s: %s is not set here; write --env %s=VALUE", name, name, name)
 			}
 		}
 		if name == "" || strings.ContainsRune(v, 0) {
-			return s, nil, usage("--env %q: write --env NAME or --env NAME=VALUE", v)
+			return s, usage("--env %q: write --env NAME or --env NAME=VALUE", v)
 		}
 		s.Env[name] = value
 	}
-	t := a.wantTTY(f.tty, f.none)
-	if t != nil {
-		s.TTY = t.request()
-	}
-	return s, t, nil
+	return s, nil
 }
 
 // A call is one command that runs in a machine, from our end.

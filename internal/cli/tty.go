@@ -3,6 +3,7 @@ package cli
 import (
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
 
 	"golang.org/x/term"
@@ -52,16 +53,35 @@ func (t *tty) dimensions() (rows, cols int) {
 
 // attach makes keys go through as they are, and tells cmd of each new size,
 // until detach is called. Detach may be called twice.
-func (t *tty) attach(cmd *client.Command) (detach func(), err error) {
-	restore := func() {}
-	if t.in != nil {
-		fd := int(t.in.Fd())
-		old, err := term.MakeRaw(fd)
-		if err != nil {
-			return nil, err
-		}
-		restore = func() { _ = term.Restore(fd, old) }
+func (t *tty) attach(cmd resizer) (detach func(), err error) {
+	restore, err := t.raw()
+	if err != nil {
+		return nil, err
 	}
+	stop := t.tellSize(cmd)
+	return sync.OnceFunc(func() { stop(); restore() }), nil
+}
+
+// raw makes keys go through as they are, until restore is called.
+func (t *tty) raw() (restore func(), err error) {
+	if t.in == nil {
+		return func() {}, nil
+	}
+	fd := int(t.in.Fd())
+	old, err := term.MakeRaw(fd)
+	if err != nil {
+		return nil, err
+	}
+	return func() { _ = term.Restore(fd, old) }, nil
+}
+
+// A resizer is told how large a terminal is.
+type resizer interface {
+	Resize(rows, cols int) error
+}
+
+// tellSize tells cmd of each new size until stop is called, once.
+func (t *tty) tellSize(cmd resizer) (stop func()) {
 	resized := make(chan os.Signal, 1)
 	signal.Notify(resized, syscall.SIGWINCH)
 	done := make(chan struct{})
@@ -79,13 +99,8 @@ func (t *tty) attach(cmd *client.Command) (detach func(), err error) {
 			}
 		}
 	}()
-	ended := false
 	return func() {
-		if !ended {
-			ended = true
-			signal.Stop(resized)
-			close(done)
-			restore()
-		}
-	}, nil
+		signal.Stop(resized)
+		close(done)
+	}
 }

@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/proto"
 
 	"banger/internal/api"
 	"banger/internal/api/client"
@@ -33,6 +34,26 @@ A machine is named by its name or by any unambiguous beginning of its id.`,
 // each that it was done to. Do's progress names its machine if there are
 // several.
 func (a *app) eachVM(ctx context.Context, refs []string, verb, done string, do func(context.Context, *client.Client, string, func(*api.Progress)) (*api.VM, error)) error {
+	b := batch[*api.VM]{
+		doing: func(ref string) string { return verb + " " + ref }, done: done, do: do,
+		doc: func(vms []*api.VM) proto.Message { return &api.ListResponse{Vms: vms} },
+	}
+	return b.run(ctx, a, unique(refs))
+}
+
+// A batch is one thing to do to several others of a kind.
+type batch[T interface {
+	comparable
+	GetName() string
+}] struct {
+	doing func(ref string) string // "stop web"
+	done  string                  // "stopped"
+	do    func(ctx context.Context, c *client.Client, ref string, progress func(*api.Progress)) (T, error)
+	doc   func([]T) proto.Message // for --json
+}
+
+// run does it to all at once. Refs are distinct.
+func (b *batch[T]) run(ctx context.Context, a *app, refs []string) error {
 	ctx, cancel := a.limit(ctx)
 	defer cancel()
 	p := a.progress()
@@ -42,13 +63,12 @@ func (a *app) eachVM(ctx context.Context, refs []string, verb, done string, do f
 		return err
 	}
 	defer c.Close()
-	refs = unique(refs)
-	p.stage(verb + " " + strings.Join(refs, " "))
-	vms, errs := make([]*api.VM, len(refs)), make([]error, len(refs))
+	p.stage(b.doing(strings.Join(refs, " ")))
+	made, errs := make([]T, len(refs)), make([]error, len(refs))
 	var wg sync.WaitGroup
 	for i, ref := range refs {
 		wg.Go(func() {
-			vms[i], errs[i] = do(ctx, c, ref, func(u *api.Progress) {
+			made[i], errs[i] = b.do(ctx, c, ref, func(u *api.Progress) {
 				if len(refs) == 1 {
 					p.update("", u)
 				} else {
@@ -59,30 +79,31 @@ func (a *app) eachVM(ctx context.Context, refs []string, verb, done string, do f
 	}
 	wg.Wait()
 	p.stop()
-	return a.report(refs, vms, errs, verb, done)
+	return b.report(a, refs, made, errs)
 }
 
-// report tells what became of each machine; one that is nil needs no word.
-func (a *app) report(refs []string, vms []*api.VM, errs []error, verb, done string) error {
+// report tells what became of each; one that is nil needs no word.
+func (b *batch[T]) report(a *app, refs []string, made []T, errs []error) error {
 	var failed failures
-	list := &api.ListResponse{}
+	var list []T
+	var none T
 	for i, ref := range refs {
 		if errs[i] != nil {
-			failed = append(failed, cannot(verb+" "+ref, errs[i]))
+			failed = append(failed, cannot(b.doing(ref), errs[i]))
 			continue
 		}
-		if vms[i] == nil {
+		if made[i] == none {
 			continue
 		}
-		list.Vms = append(list.Vms, vms[i])
+		list = append(list, made[i])
 		if !a.json {
-			if err := a.print(fmt.Appendf(nil, "%s %s\n", clean(vms[i].GetName()), done)); err != nil {
+			if err := a.print(fmt.Appendf(nil, "%s %s\n", clean(made[i].GetName()), b.done)); err != nil {
 				return err
 			}
 		}
 	}
 	if a.json {
-		if err := a.printDoc(list); err != nil {
+		if err := a.printDoc(b.doc(list)); err != nil {
 			return err
 		}
 	}

@@ -31,7 +31,7 @@ func (a *app) vmRestart() *cobra.Command {
 			})
 		},
 	}
-	grace.add(c.Flags())
+	grace.add(c.Flags(), "a machine has to power off, as in 30s (what is configured)")
 	return c
 }
 

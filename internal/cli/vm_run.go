@@ -112,10 +112,14 @@ func (s *specFlags) finish(f *pflag.FlagSet) (*api.Spec, error) {
 	return &s.spec, nil
 }
 
-func (f *commandFlags) add(fs *pflag.FlagSet) {
+func (f *placeFlags) add(fs *pflag.FlagSet) {
 	fs.StringArrayVarP(&f.env, "env", "e", nil, "`NAME[=VALUE]` for the command's environment; may be repeated")
 	fs.StringVarP(&f.user, "user", "u", "", "`USER` of the guest to run as (root)")
 	fs.StringVarP(&f.dir, "cwd", "w", "", "`DIR` of the guest to run in (the user's home)")
+}
+
+func (f *commandFlags) add(fs *pflag.FlagSet) {
+	f.placeFlags.add(fs)
 	fs.BoolVarP(&f.tty, "tty", "t", false, "give the command a terminal")
 	fs.BoolVar(&f.none, "no-tty", false, "give it none, also at a terminal")
 }

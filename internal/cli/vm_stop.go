@@ -41,18 +41,19 @@ func (a *app) vmStop() *cobra.Command {
 			})
 		},
 	}
-	grace.add(c.Flags())
+	grace.add(c.Flags(), "a machine has to power off, as in 30s (what is configured)")
 	return c
 }
 
-// graceFlag is how long a machine has to power off.
+// graceFlag is how long something has to end by itself.
 type graceFlag struct{ d time.Duration }
 
-func (g *graceFlag) add(f *pflag.FlagSet) {
-	f.DurationVar(&g.d, "grace", 0, "`TIME` that a machine has to power off, as in 30s (what is configured)")
+// add adds the flag; what says what the time is for.
+func (g *graceFlag) add(f *pflag.FlagSet, what string) {
+	f.DurationVar(&g.d, "grace", 0, "`TIME` that "+what)
 }
 
-// value returns nil, for what is configured, if the flag was not given.
+// value returns nil, for the default, if the flag was not given.
 func (g *graceFlag) value(f *pflag.FlagSet) (*durationpb.Duration, error) {
 	if !f.Changed("grace") {
 		return nil, nil
