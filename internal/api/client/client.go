@@ -22,10 +22,11 @@ const maxMessage = 64 << 20
 
 // A Client makes calls to one daemon. It may be used concurrently.
 type Client struct {
-	VM     api.VMServiceClient
-	Image  api.ImageServiceClient
-	Kernel api.KernelServiceClient
-	Daemon api.DaemonServiceClient
+	VM      api.VMServiceClient
+	Session api.SessionServiceClient
+	Image   api.ImageServiceClient
+	Kernel  api.KernelServiceClient
+	Daemon  api.DaemonServiceClient
 
 	socket    string
 	transport *http.Transport
@@ -54,6 +55,7 @@ func New(socket string) *Client {
 	)
 	return &Client{
 		VM:        api.NewVMServiceClient(h, url, opts),
+		Session:   api.NewSessionServiceClient(h, url, opts),
 		Image:     api.NewImageServiceClient(h, url, opts),
 		Kernel:    api.NewKernelServiceClient(h, url, opts),
 		Daemon:    api.NewDaemonServiceClient(h, url, opts),

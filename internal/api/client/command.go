@@ -63,9 +63,14 @@ type Exit struct {
 // several goroutines at once; one alone may receive. It ends when Receive
 // returns an error, or with the context it was started with.
 type Command struct {
+	input
+	recv func() (Event, error)
+}
+
+// input is what a command gets from our end.
+type input struct {
 	mu   sync.Mutex // one send at a time
 	send func(*wire.ExecRequest) error
-	recv func() (Event, error)
 }
 
 // Run makes a machine, starts it and runs a command in it. An ephemeral
@@ -78,9 +83,9 @@ func (c *Client) Run(ctx context.Context, spec *api.Spec, ephemeral bool, s Star
 		return nil, notSent(err, stream)
 	}
 	return &Command{
-		send: func(r *wire.ExecRequest) error {
+		input: input{send: func(r *wire.ExecRequest) error {
 			return stream.Send(&api.RunRequest{Msg: &api.RunRequest_Exec{Exec: r}})
-		},
+		}},
 		recv: func() (Event, error) {
 			resp, err := stream.Receive()
 			if err != nil {
@@ -103,9 +108,9 @@ func (c *Client) Exec(ctx context.Context, vm string, s Start) (*Command, error)
 		return nil, notSent(err, stream)
 	}
 	return &Command{
-		send: func(r *wire.ExecRequest) error {
+		input: input{send: func(r *wire.ExecRequest) error {
 			return stream.Send(&api.ExecRequest{Msg: &api.ExecRequest_Exec{Exec: r}})
-		},
+		}},
 		recv: func() (Event, error) {
 			resp, err := stream.Receive()
 			if err != nil {
@@ -126,7 +131,11 @@ func notSent[Req, Resp any](err error, stream *connect.BidiStreamForClient[Req, 
 		_, err = stream.Receive()
 		return err
 	}
-	return errors.Join(errkind.New(errkind.Usage, "the command cannot be sent as it is (is all of it UTF-8?): %w", err), stream.CloseRequest(), stream.CloseResponse())
+	return errors.Join(notUTF8(err), stream.CloseRequest(), stream.CloseResponse())
+}
+
+func notUTF8(err error) error {
+	return errkind.New(errkind.Usage, "the command cannot be sent as it is (is all of it UTF-8?): %w", err)
 }
 
 func execEvent(r *wire.ExecResponse) Event {
@@ -141,33 +150,33 @@ func execEvent(r *wire.ExecResponse) Event {
 // more.
 func (c *Command) Receive() (Event, error) { return c.recv() }
 
-func (c *Command) request(r *wire.ExecRequest) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.send(r)
+func (in *input) request(r *wire.ExecRequest) error {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.send(r)
 }
 
 // Write sends input. It blocks while the command does not read what was sent
 // before. Why an error occurred, Receive tells.
-func (c *Command) Write(p []byte) (int, error) {
-	if err := c.request(&wire.ExecRequest{Msg: &wire.ExecRequest_Stdin{Stdin: p}}); err != nil {
+func (in *input) Write(p []byte) (int, error) {
+	if err := in.request(&wire.ExecRequest{Msg: &wire.ExecRequest_Stdin{Stdin: p}}); err != nil {
 		return 0, err
 	}
 	return len(p), nil
 }
 
 // CloseStdin ends the command's input; its output goes on.
-func (c *Command) CloseStdin() error {
-	return c.request(&wire.ExecRequest{Msg: &wire.ExecRequest_CloseStdin{CloseStdin: true}})
+func (in *input) CloseStdin() error {
+	return in.request(&wire.ExecRequest{Msg: &wire.ExecRequest_CloseStdin{CloseStdin: true}})
 }
 
 // Resize tells the command how large its terminal is now.
-func (c *Command) Resize(rows, cols int) error {
-	return c.request(&wire.ExecRequest{Msg: &wire.ExecRequest_Resize{Resize: windowSize(rows, cols)}})
+func (in *input) Resize(rows, cols int) error {
+	return in.request(&wire.ExecRequest{Msg: &wire.ExecRequest_Resize{Resize: windowSize(rows, cols)}})
 }
 
 // Signal sends the command's process group a signal, by its name without SIG.
 // It waits its turn behind input that the command does not read.
-func (c *Command) Signal(name string) error {
-	return c.request(&wire.ExecRequest{Msg: &wire.ExecRequest_Signal{Signal: name}})
+func (in *input) Signal(name string) error {
+	return in.request(&wire.ExecRequest{Msg: &wire.ExecRequest_Signal{Signal: name}})
 }
