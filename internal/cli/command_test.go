@@ -31,7 +31,12 @@ type running struct {
 // start runs banger in a root with three pipes.
 func start(t *testing.T, root string, args ...string) *running {
 	t.Helper()
-	r := &running{t: t, cmd: program(root, args...)}
+	return startProgram(t, program(root, args...))
+}
+
+func startProgram(t *testing.T, c *exec.Cmd) *running {
+	t.Helper()
+	r := &running{t: t, cmd: c}
 	r.cmd.Stderr = &r.errs
 	in, err := r.cmd.StdinPipe()
 	must(t, err)
@@ -212,7 +217,11 @@ func TestClientDies(t *testing.T) {
 // onTerminal runs banger with a terminal of 30 rows and 100 columns.
 func onTerminal(t *testing.T, root string, args ...string) (*os.File, *exec.Cmd) {
 	t.Helper()
-	c := program(root, args...)
+	return programOnTerminal(t, program(root, args...))
+}
+
+func programOnTerminal(t *testing.T, c *exec.Cmd) (*os.File, *exec.Cmd) {
+	t.Helper()
 	master, err := pty.StartWithSize(c, &pty.Winsize{Rows: 30, Cols: 100})
 	must(t, err)
 	t.Cleanup(func() { _ = c.Process.Kill(); master.Close() })

@@ -113,6 +113,48 @@ func (a *app) completeVMs(several bool, states ...string) cobra.CompletionFunc {
 	return once(f)
 }
 
+// completeSessions completes a machine's name and then those of its sessions,
+// or of those in one of the given statuses.
+func (a *app) completeSessions(several bool, statuses ...string) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+		if len(args) == 0 {
+			return a.completeVMs(false)(cmd, args, typed)
+		}
+		if len(args) > 1 && !several {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		f := a.asked(func(ctx context.Context, c *client.Client) ([]string, error) {
+			list, err := c.Session.ListSessions(ctx, connect.NewRequest(&api.ListSessionsRequest{Vm: args[0], Statuses: statuses}))
+			if err != nil {
+				return nil, err
+			}
+			var names []string
+			for _, s := range list.Msg.Sessions {
+				names = append(names, word(s.Name, s.Status))
+			}
+			return names, nil
+		})
+		return f(cmd, args[1:], typed)
+	}
+}
+
+// completeTags completes tags that sessions have.
+func (a *app) completeTags() cobra.CompletionFunc {
+	return a.asked(func(ctx context.Context, c *client.Client) ([]string, error) {
+		list, err := c.Session.ListSessions(ctx, connect.NewRequest(&api.ListSessionsRequest{}))
+		if err != nil {
+			return nil, err
+		}
+		found := make(map[string]bool)
+		for _, s := range list.Msg.Sessions {
+			for _, tag := range s.Tags {
+				found[word(tag, "")] = true
+			}
+		}
+		return slices.Sorted(maps.Keys(found)), nil
+	})
+}
+
 // completeImages completes images that are there.
 func (a *app) completeImages() cobra.CompletionFunc {
 	return a.asked(func(ctx context.Context, c *client.Client) ([]string, error) {

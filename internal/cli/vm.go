@@ -23,7 +23,7 @@ A machine is named by its name or by any unambiguous beginning of its id.`,
 	}
 	// In the order of help: what is used daily first.
 	c.AddCommand(
-		a.vmRun(), a.vmCreate(), a.vmExec(), a.vmSSH(), a.vmCp(),
+		a.vmRun(), a.vmCreate(), a.vmExec(), a.vmSession(), a.vmSSH(), a.vmCp(),
 		a.vmList(), a.vmShow(), a.vmStats(), a.vmLogs(),
 		a.vmStart(), a.vmStop(), a.vmRestart(), a.vmSet(), a.vmKill(), a.vmDelete(), a.vmPrune(),
 	)
