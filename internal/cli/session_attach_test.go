@@ -73,6 +73,7 @@ func TestSessionAttachSignals(t *testing.T) {
 	s := f.session("a")
 	f.write("a", "stdout", "up\n")
 	attach := func(args ...string) *running {
+		f.wait("the one before has left", func() bool { return s.attached == "" })
 		r := startProgram(t, f.program(append([]string{"vm", "session", "attach", "web", "a"}, args...)...))
 		r.wantLine("up")
 		return r
