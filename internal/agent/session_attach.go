@@ -139,7 +139,10 @@ func (x *attachment) output(ctx context.Context) error {
 	var both sync.WaitGroup
 	for i, stream := range streams {
 		both.Go(func() {
-			q := sessiondir.Query{Streams: []sessiondir.Stream{stream}, Tail: int(x.start.Tail), From: from[i] - 1}
+			q := sessiondir.Query{Streams: []sessiondir.Stream{stream}, Tail: int(x.start.Tail)}
+			if from[i] > 0 {
+				q.From = map[sessiondir.Stream]int64{stream: from[i] - 1}
+			}
 			errs[i] = x.s.follow(ctx, x.start.Id, q, func(c sessiondir.Chunk) error {
 				return x.send(&wire.AttachSessionResponse{Msg: &wire.AttachSessionResponse_Output{Output: logMessage(c)}})
 			})

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"golang.org/x/sys/unix"
 
 	"banger/internal/guest/wire"
 	"banger/internal/sessiondir"
@@ -92,6 +93,21 @@ func (s *sessions) stop(ctx context.Context, id string, o stopOrder) (*wire.Sess
 		return nil, err
 	}
 	return st, nil
+}
+
+// KillSessions kills every session, as the end of the machine does. It is for
+// guests that are no machines, in tests.
+func (s *Server) KillSessions() {
+	ids, err := s.sessions.ids()
+	if err != nil {
+		s.o.Log.Warn("list sessions", "err", err)
+	}
+	for _, id := range ids {
+		st, err := sessiondir.ReadStatus(sessiondir.OSDir(s.sessions.path(id)))
+		if err == nil && st.BootID == bootID() && alive(st.Supervisor) {
+			_ = unix.Kill(st.Supervisor.PID, unix.SIGKILL) // it may just have ended
+		}
+	}
 }
 
 // endAll ends every session, for the machine is about to end.

@@ -34,13 +34,17 @@ func (s service) SessionLogs(ctx context.Context, req *connect.Request[wire.Sess
 
 // logQuery is what a request asks for.
 func logQuery(in *wire.SessionLogsRequest) (sessiondir.Query, error) {
-	q := sessiondir.Query{Tail: int(in.Tail), From: in.From - 1}
-	for _, name := range in.Streams {
+	q := sessiondir.Query{Tail: int(in.Tail), From: make(map[sessiondir.Stream]int64)}
+	from := []int64{in.From, in.FromSecond}
+	for i, name := range in.Streams {
 		stream := sessiondir.Stream(name)
 		if stream != sessiondir.Stdout && stream != sessiondir.Stderr || slices.Contains(q.Streams, stream) {
 			return q, invalid(fmt.Errorf("no stream %.40q", name))
 		}
 		q.Streams = append(q.Streams, stream)
+		if from[i] > 0 {
+			q.From[stream] = from[i] - 1
+		}
 	}
 	switch {
 	case len(q.Streams) == 0:

@@ -65,7 +65,6 @@ type Mechanisms struct {
 	Kernels       kernel.Library
 	Boot          guest.Boot
 	Dialer        guest.Dialer
-	SessionDisks  session.Disks
 	Host          lifecycle.Host
 }
 
@@ -158,7 +157,7 @@ func Open(ctx context.Context, o Options) (_ *Daemon, err error) {
 		KnownHosts: sshkey.NewKnownHosts(o.Paths.KnownHosts()), AuthorizedKeys: sshKeys,
 	})
 	d.session = session.New(session.Deps{
-		Records: d.store, Machines: d.manager, Disks: mech.SessionDisks,
+		Records: d.store, Machines: d.manager, Disks: session.OnDisk{Open: d.readWork},
 		LogLimit: int64(o.Config.SessionLog), Log: o.Log,
 	})
 	d.names = mech.Names
@@ -171,6 +170,15 @@ func Open(ctx context.Context, o Options) (_ *Daemon, err error) {
 		return nil, fmt.Errorf("open the socket: %w", err)
 	}
 	return d, nil
+}
+
+// readWork opens the work disk of a machine that does not run.
+func (d *Daemon) readWork(ctx context.Context, id vm.ID) (session.Work, error) {
+	r, err := d.manager.ReadWork(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return r, nil
 }
 
 func (d *Daemon) newServer(mech Mechanisms, dnsAddr string) *http.Server {

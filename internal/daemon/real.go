@@ -20,7 +20,6 @@ import (
 	"banger/internal/kernel/fetch"
 	"banger/internal/lifecycle"
 	"banger/internal/network/linux"
-	"banger/internal/session"
 	"banger/internal/vmm/firecracker"
 	"banger/internal/vmm/qemu"
 )
@@ -60,8 +59,6 @@ func Real(p config.Paths, c config.Config, log *slog.Logger) (Mechanisms, error)
 		Boot:    b,
 		Dialer:  transport.Dialer{},
 		Host:    h,
-
-		SessionDisks: session.NoDisks{},
 	}
 	return m, chooseDriver(&m, c.Driver)
 }

@@ -9,7 +9,10 @@
 // disktest.
 package disk
 
-import "context"
+import (
+	"context"
+	"io"
+)
 
 // Layers makes writable layers. Calls for one layer do not overlap.
 type Layers interface {
@@ -64,8 +67,29 @@ type Work interface {
 	// system, which is checked first; one that is as large or larger already
 	// is left as it is. On an error what is in it is as it was.
 	Grow(ctx context.Context, l Layer) error
+	// Open opens the file system of a disk that nobody uses, to be read as its
+	// guest's next mount would see it. What can be read of a damaged one is
+	// read. Others may open it at the same time.
+	Open(ctx context.Context, l Layer) (Files, error)
 	// Delete removes it, and succeeds if there is none.
 	Delete(ctx context.Context, l Layer) error
 	// Path is where it stands; pure.
 	Path(l Layer) string
+}
+
+// Files are those on a work disk, written by a guest that may be hostile:
+// reading them is bounded, and follows no link.
+type Files interface {
+	// Open opens a regular file by its path from the root of the disk, which
+	// is "/". [fs.ErrNotExist]: there is none. It needs no closing.
+	Open(path string) (File, error)
+	// Close ends the use of the disk; files that were opened cannot be read
+	// any more. It is called once.
+	Close() error
+}
+
+// File is a regular file. Its methods may be called concurrently.
+type File interface {
+	io.ReaderAt
+	Size() int64
 }

@@ -49,6 +49,7 @@ func (m *Manager) delete(ctx context.Context, id vm.ID, may func(vm.VM) error) (
 	if err != nil {
 		return v, err
 	}
+	m.endReading(id)
 	now, err := m.change(ctx, id, vm.Change{To: vm.Deleting})
 	switch {
 	case err == nil:

@@ -128,10 +128,12 @@ type Manager struct {
 	// removed.
 	parts sync.RWMutex
 
-	mu     sync.Mutex
-	live   map[vm.ID]*live                   // guarded by mu
-	ops    map[vm.ID]context.CancelCauseFunc // of starts and stops under way; guarded by mu
-	closed bool                              // guarded by mu
+	mu   sync.Mutex
+	live map[vm.ID]*live                   // guarded by mu
+	ops  map[vm.ID]context.CancelCauseFunc // of starts and stops under way; guarded by mu
+	// reading are those of work disks; guarded by mu
+	reading map[vm.ID]map[*WorkReading]bool
+	closed  bool // guarded by mu
 
 	reserveMu sync.Mutex // held while room for records is taken or given
 	reserve   bool       // it is kept; guarded by reserveMu
@@ -147,6 +149,7 @@ func New(d Deps) *Manager {
 	return &Manager{
 		d: d, log: d.Log, ctx: ctx, cancel: cancel,
 		live: make(map[vm.ID]*live), ops: make(map[vm.ID]context.CancelCauseFunc),
+		reading:  make(map[vm.ID]map[*WorkReading]bool),
 		net:      ports{want: make(map[vm.ID]network.Port), dirty: true},
 		patience: defaultPatience,
 	}
@@ -225,6 +228,7 @@ func (m *Manager) beginIf(ctx context.Context, id vm.ID, may func() error, to vm
 		unlock()
 		return v, nil, err
 	}
+	m.endReading(id)
 	m.log.Info("state", "vm", id, "name", v.Name, "state", to)
 	return v, unlock, nil
 }

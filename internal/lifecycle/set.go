@@ -32,6 +32,7 @@ func (m *Manager) Set(ctx context.Context, id vm.ID, n vm.Size) (vm.VM, error) {
 		return v, err
 	}
 	if n.DiskBytes != 0 {
+		m.endReading(id)
 		if err := m.growDisk(ctx, v); err != nil {
 			return v, err
 		}

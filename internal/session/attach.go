@@ -21,20 +21,19 @@ type Attachment struct {
 	s Session
 }
 
-// Attach prepares to join a caller to a session. A machine that does not run, or
-// a session that does not, is [errkind.Conflict]; but who goes on where it was
-// in one that has exited by now is still told of the rest, and how it ended.
+// Attach prepares to join a caller to a session. A machine that does not run is
+// [errkind.Conflict], as is a session that failed. Of one that has exited the
+// caller is told what it wrote, and how it ended.
 func (m *Manager) Attach(ctx context.Context, machine, ref string, start *wire.AttachStart) (*Attachment, error) {
 	t, s, err := m.findRunning(ctx, machine, ref)
 	if err != nil {
 		return nil, err
 	}
-	goesOn := s.Status == Exited && (start.GetFromStdout() > 0 || start.GetFromStderr() > 0)
-	if !s.Status.Runs() && !goesOn { // what cannot be, the agent refuses by itself
+	if !s.Status.Runs() && s.Status != Exited { // what cannot be, the agent refuses by itself
 		if s, err = m.lookOne(ctx, s); err != nil {
 			return nil, err
 		}
-		if err := s.checkRuns(); err != nil {
+		if err := s.checkRuns(); err != nil && s.Status != Exited {
 			return nil, err
 		}
 	}

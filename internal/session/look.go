@@ -71,6 +71,9 @@ func (m *Manager) ask(ctx context.Context, v vm.VM, ids []ID) ([]*wire.SessionSt
 		r.Ids = append(r.Ids, string(id))
 	}
 	resp, err := a.ListSessions(ctx, connect.NewRequest(r))
+	if err != nil && connect.CodeOf(err) == connect.CodeDeadlineExceeded {
+		<-ctx.Done() // the other end knows the limit too, and kept it a moment before us
+	}
 	if err != nil {
 		return nil, causeOf(ctx, agentError(v, err))
 	}

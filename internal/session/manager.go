@@ -2,7 +2,6 @@ package session
 
 import (
 	"context"
-	"io/fs"
 	"log/slog"
 	"sync"
 	"time"
@@ -64,21 +63,6 @@ type Disks interface {
 	// SessionLogs would; there is nothing to follow. The first error of emit
 	// ends it and is returned. [fs.ErrNotExist]: there are no logs.
 	Logs(ctx context.Context, machine vm.ID, id ID, r *wire.SessionLogsRequest, emit func(*wire.SessionLogsResponse) error) error
-}
-
-// NoDisks has nothing of any session.
-type NoDisks struct{}
-
-var _ Disks = NoDisks{}
-
-// Status returns [fs.ErrNotExist].
-func (NoDisks) Status(context.Context, vm.ID, ID) (*wire.SessionStatus, error) {
-	return nil, fs.ErrNotExist
-}
-
-// Logs returns [fs.ErrNotExist].
-func (NoDisks) Logs(context.Context, vm.ID, ID, *wire.SessionLogsRequest, func(*wire.SessionLogsResponse) error) error {
-	return fs.ErrNotExist
 }
 
 // Deps is what a Manager stands on. All but Now are required.

@@ -203,9 +203,9 @@ func TestStartWithFailures(t *testing.T) {
 // A guest that talks nonsense of a session is rid of it.
 func TestStartInAHostileGuest(t *testing.T) {
 	b := newBed(t)
-	b.guest().SetMangle(func(st *wire.SessionStatus) { st.State = "starting" })
+	b.guest().SetMangle(func(st *wire.SessionStatus) { st.State = "sleeping" })
 	s, err := b.Start(t.Context(), "web", session.Request{Name: "one", Argv: []string{"cat"}})
-	if err != nil || s.Status != session.Failed || s.FailedStage != "start" || s.FailedMessage != `the guest tells of a status "starting", which there is none of` || len(b.guest().IDs()) != 0 {
+	if err != nil || s.Status != session.Failed || s.FailedStage != "start" || s.FailedMessage != `the guest tells of a status "sleeping", which there is none of` || len(b.guest().IDs()) != 0 {
 		t.Errorf("started %+v, %v; the guest has %v", s, err, b.guest().IDs())
 	}
 }

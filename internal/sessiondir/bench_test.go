@@ -44,10 +44,10 @@ func BenchmarkRead(b *testing.B) {
 	}
 	both := []Stream{Stdout, Stderr}
 	for name, q := range map[string]Query{
-		"one":      {Streams: both[:1], From: -1},
-		"both":     {Streams: both, From: -1},
-		"tail":     {Streams: both[:1], From: -1, Tail: 200},
-		"tailBoth": {Streams: both, From: -1, Tail: 200},
+		"one":      {Streams: both[:1]},
+		"both":     {Streams: both},
+		"tail":     {Streams: both[:1], Tail: 200},
+		"tailBoth": {Streams: both, Tail: 200},
 	} {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()

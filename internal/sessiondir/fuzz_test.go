@@ -55,7 +55,10 @@ func FuzzLogs(f *testing.F) {
 				first[name], second[name] = data[n], data[(n+2)%len(data)] // then something else
 			}
 		}
-		q := Query{Tail: tail, From: from}
+		q := Query{Tail: tail}
+		if from >= 0 {
+			q.From = map[Stream]int64{Stdout: from, Stderr: from / 2}
+		}
 		if since != 0 {
 			q.Since = time.Unix(0, since)
 		}

@@ -108,7 +108,7 @@ type funcDir func(name string) (File, error)
 func (f funcDir) Open(name string) (File, error) { return f(name) }
 
 // query is one from the beginning.
-func query(streams ...Stream) Query { return Query{Streams: streams, From: -1} }
+func query(streams ...Stream) Query { return Query{Streams: streams} }
 
 // An output is what was emitted.
 type output struct {
@@ -190,3 +190,6 @@ func (b *bed) content(t fatal, name string) string {
 	}
 	return string(data)
 }
+
+// onOut begins in stdout at a logical offset.
+func onOut(offset int64) map[Stream]int64 { return map[Stream]int64{Stdout: offset} }

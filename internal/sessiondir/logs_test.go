@@ -167,7 +167,7 @@ func TestDiskFull(t *testing.T) {
 	if err := b.Close(); err != nil {
 		t.Error(err)
 	}
-	wantRead(t, b.dir(), Query{Streams: []Stream{Stdout}, Tail: 1, From: -1}, "[banger: 10 bytes were dropped: no space left on device]\n")
+	wantRead(t, b.dir(), Query{Streams: []Stream{Stdout}, Tail: 1}, "[banger: 10 bytes were dropped: no space left on device]\n")
 }
 
 // A new segment that cannot be begun is begun later; till then the older half
@@ -253,7 +253,7 @@ func TestTakenAway(t *testing.T) {
 		}
 		b.clock.advance(time.Second / 2)
 		b.write(Stdout, "three\n")
-		_, chunks := read(t, b.dir(), Query{Streams: []Stream{Stdout}, Tail: 1, From: -1})
+		_, chunks := read(t, b.dir(), Query{Streams: []Stream{Stdout}, Tail: 1})
 		if c := chunks[0]; c.Offset != 12 || string(c.Data) != "three\n" {
 			t.Errorf("%s: the last line is %q at %d", name, c.Data, c.Offset)
 		}

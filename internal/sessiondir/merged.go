@@ -14,11 +14,22 @@ type merged struct {
 
 func openMerged(ctx context.Context, d Dir, q Query, emit func(Chunk) error) (reader, error) {
 	m := &merged{out: newLines(openSource(d, Stdout)), err: newLines(openSource(d, Stderr)), emit: emit}
-	if err := m.toTail(ctx, q); err != nil {
+	if err := m.toStart(ctx, q); err != nil {
 		m.close()
 		return nil, err
 	}
 	return m, nil
+}
+
+// toStart begins where both are wanted from.
+func (m *merged) toStart(ctx context.Context, q Query) error {
+	if len(q.From) == 0 {
+		return m.toTail(ctx, q)
+	}
+	if err := m.out.src.toStart(ctx, q); err != nil {
+		return err
+	}
+	return m.err.src.toStart(ctx, q)
 }
 
 // toTail begins with the last lines that are wanted: as many of each stream,

@@ -22,9 +22,10 @@ type Query struct {
 	// following is given whatever its time.
 	Since time.Time
 
-	// From, if not negative, begins at this logical offset, whatever Tail and
-	// Since say. It is for one stream; of both it is not looked at.
-	From int64
+	// From has where to begin in a stream, as a logical offset, whatever Tail
+	// and Since say. If it has that of one of two, Tail and Since are about the
+	// other one alone.
+	From map[Stream]int64
 }
 
 // A Chunk is a part of one stream.

@@ -24,28 +24,28 @@ func TestReadOne(t *testing.T) {
 		q    Query
 		want string
 	}{
-		{Query{From: -1}, all},
-		{Query{From: -1, Tail: 1}, "four"},
-		{Query{From: -1, Tail: 2}, "three\x00\xff\r!\nfour"},
-		{Query{From: -1, Tail: 3}, "\nthree\x00\xff\r!\nfour"},
-		{Query{From: -1, Tail: 5}, all},
-		{Query{From: -1, Tail: 6}, all},
-		{Query{From: -1, Tail: 1 << 62}, all},
-		{Query{From: -1, Tail: -1}, ""},
-		{Query{From: -1, Since: at(-1)}, all},
-		{Query{From: -1, Since: at(0)}, all},
-		{Query{From: -1, Since: at(1)}, "two\n\nthree\x00\xff\r!\nfour"},
-		{Query{From: -1, Since: at(4)}, "four"}, // the line before was begun earlier
-		{Query{From: -1, Since: at(5)}, "four"},
-		{Query{From: -1, Since: at(6)}, ""},
-		{Query{From: -1, Since: at(1 << 33)}, ""},
-		{Query{From: -1, Since: at(1), Tail: 2}, "three\x00\xff\r!\nfour"},
-		{Query{From: -1, Since: at(2), Tail: 9}, "\nthree\x00\xff\r!\nfour"},
-		{Query{From: 0}, all},
-		{Query{From: 5, Tail: 1, Since: at(9)}, all[5:]},
-		{Query{From: int64(len(all)) - 1}, "r"},
-		{Query{From: int64(len(all))}, ""},
-		{Query{From: 1 << 62}, ""},
+		{Query{}, all},
+		{Query{Tail: 1}, "four"},
+		{Query{Tail: 2}, "three\x00\xff\r!\nfour"},
+		{Query{Tail: 3}, "\nthree\x00\xff\r!\nfour"},
+		{Query{Tail: 5}, all},
+		{Query{Tail: 6}, all},
+		{Query{Tail: 1 << 62}, all},
+		{Query{Tail: -1}, ""},
+		{Query{Since: at(-1)}, all},
+		{Query{Since: at(0)}, all},
+		{Query{Since: at(1)}, "two\n\nthree\x00\xff\r!\nfour"},
+		{Query{Since: at(4)}, "four"}, // the line before was begun earlier
+		{Query{Since: at(5)}, "four"},
+		{Query{Since: at(6)}, ""},
+		{Query{Since: at(1 << 33)}, ""},
+		{Query{Since: at(1), Tail: 2}, "three\x00\xff\r!\nfour"},
+		{Query{Since: at(2), Tail: 9}, "\nthree\x00\xff\r!\nfour"},
+		{Query{From: onOut(0)}, all},
+		{Query{From: onOut(5), Tail: 1, Since: at(9)}, all[5:]},
+		{Query{From: onOut(int64(len(all)) - 1)}, "r"},
+		{Query{From: onOut(int64(len(all)))}, ""},
+		{Query{From: onOut(1 << 62)}, ""},
 	} {
 		tt.q.Streams = []Stream{Stdout}
 		wantRead(t, b.dir(), tt.q, tt.want)
@@ -72,19 +72,19 @@ func TestReadKept(t *testing.T) {
 		missing int
 		want    string
 	}{
-		{Query{From: -1}, 40, kept},
-		{Query{From: 0}, 40, kept},
-		{Query{From: 39}, 1, kept},
-		{Query{From: 40}, 0, kept},
-		{Query{From: 62}, 0, kept[22:]},
-		{Query{From: -1, Tail: 5}, 0, kept[5:]},
-		{Query{From: -1, Tail: 6}, 0, kept},
-		{Query{From: -1, Tail: 7}, 40, kept},
-		{Query{From: -1, Since: at(7)}, 40, kept},
-		{Query{From: -1, Since: at(9)}, 0, kept[5:]},
-		{Query{From: -1, Since: at(12)}, 0, kept[20:]},
-		{Query{From: -1, Since: at(13)}, 0, kept[25:]},
-		{Query{From: -1, Since: at(7), Tail: 2}, 0, kept[20:]},
+		{Query{}, 40, kept},
+		{Query{From: onOut(0)}, 40, kept},
+		{Query{From: onOut(39)}, 1, kept},
+		{Query{From: onOut(40)}, 0, kept},
+		{Query{From: onOut(62)}, 0, kept[22:]},
+		{Query{Tail: 5}, 0, kept[5:]},
+		{Query{Tail: 6}, 0, kept},
+		{Query{Tail: 7}, 40, kept},
+		{Query{Since: at(7)}, 40, kept},
+		{Query{Since: at(9)}, 0, kept[5:]},
+		{Query{Since: at(12)}, 0, kept[20:]},
+		{Query{Since: at(13)}, 0, kept[25:]},
+		{Query{Since: at(7), Tail: 2}, 0, kept[20:]},
 	} {
 		tt.q.Streams = []Stream{Stdout}
 		if tt.missing > 0 {
@@ -174,7 +174,7 @@ func TestReadLongLines(t *testing.T) {
 		q.Tail = n
 		wantRead(t, b.dir(), q, want[from:])
 	}
-	wantRead(t, b.dir(), Query{Streams: []Stream{Stdout}, From: -1, Tail: 2}, long+"end\nout 2\n")
+	wantRead(t, b.dir(), Query{Streams: []Stream{Stdout}, Tail: 2}, long+"end\nout 2\n")
 	if got := follow(t, b.dir(), query(Stdout, Stderr)).text.String(); got != want {
 		t.Errorf("Follow = %q", short(got))
 	}
@@ -440,7 +440,7 @@ func TestReadHuge(t *testing.T) {
 		q.Tail = 200
 		wantRead(t, d, q, strings.Repeat("\n", 200))
 	}
-	wantRead(t, d, Query{Streams: []Stream{Stdout}, From: hugeSize - 5}, "\n\n\n\n\n")
+	wantRead(t, d, Query{Streams: []Stream{Stdout}, From: onOut(hugeSize - 5)}, "\n\n\n\n\n")
 }
 
 const hugeSize = 10 << 30

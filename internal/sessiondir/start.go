@@ -8,8 +8,8 @@ import (
 
 // toStart has the source begin where one stream is wanted from.
 func (s *source) toStart(ctx context.Context, q Query) error {
-	if q.From >= 0 {
-		s.pos = q.From
+	if from, ok := q.From[s.stream]; ok {
+		s.pos = max(0, from)
 		return nil
 	}
 	_, err := s.toTail(ctx, q)

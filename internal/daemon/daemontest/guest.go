@@ -8,12 +8,14 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"path/filepath"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"banger/internal/agent"
+	"banger/internal/disk/disktest"
 	"banger/internal/guest"
 	"banger/internal/guest/transport"
 	"banger/internal/guest/wire"
@@ -116,6 +118,8 @@ func (d Dialer) serve(s vmm.Spec, token string, c net.Conn) error {
 		Bundle: b, Role: "init", Log: slog.New(slog.DiscardHandler),
 		SSHAddr: "127.0.0.1:1", // the host of the test may have a server of its own
 		Sync:    func() {}, AnswerTime: time.Nanosecond,
+		SessionDir: filepath.Join(disktest.WorkRoot(s.Dir), ".local/state/banger/sessions"),
+		SessionRun: filepath.Join(filepath.Dir(s.AgentSock), "s"), // short enough for sockets
 		Power: func(reboot bool) {
 			if reboot {
 				d.Host.Reboot(s.ID)
@@ -133,6 +137,7 @@ func (d Dialer) serve(s vmm.Spec, token string, c net.Conn) error {
 		defer p.Close()
 		// Its only error is that of ctx, which ends with the stream.
 		_ = p.Wait(ctx)
+		srv.KillSessions() // they are processes of the test's host
 	}()
 	go func() {
 		defer cancel()

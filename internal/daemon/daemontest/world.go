@@ -13,7 +13,6 @@ import (
 	"banger/internal/disk/disktest"
 	"banger/internal/lifecycle"
 	"banger/internal/network/networktest"
-	"banger/internal/session"
 	"banger/internal/vmm/vmmtest"
 )
 
@@ -87,7 +86,6 @@ func (w *World) Mechanisms(p config.Paths, _ config.Config, _ *slog.Logger) (dae
 		Kernels:       w.Kernels,
 		Boot:          Boot{Fail: w.ask},
 		Dialer:        Dialer{Host: w.VMM, Fail: w.ask, Silent: &w.Silent},
-		SessionDisks:  session.NoDisks{},
 		Host:          &w.Host,
 	}, nil
 }

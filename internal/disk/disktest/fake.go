@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"banger/internal/disk"
 )
@@ -101,9 +102,11 @@ func (ls Layers) Delete(_ context.Context, l disk.Layer) error {
 	})
 }
 
-// Work is a fake [disk.Work]: a sparse file without a file system.
+// Work is a fake [disk.Work]: a sparse file without a file system. What stands
+// on the disk stands in the directory [WorkRoot] beside it, if that is there.
 type Work struct {
-	// Fail's operations are "work.create", "work.grow" and "work.delete".
+	// Fail's operations are "work.create", "work.grow", "work.open" and
+	// "work.delete".
 	Fail Fault
 }
 
@@ -136,9 +139,67 @@ func (w Work) Grow(_ context.Context, l disk.Layer) error {
 	})
 }
 
-// Delete removes the file.
+// WorkRoot is the root of what stands on the fake work disk in a machine's
+// directory.
+func WorkRoot(dir string) string { return filepath.Join(dir, "work.root") }
+
+// Open opens what stands in [WorkRoot].
+func (w Work) Open(_ context.Context, l disk.Layer) (files disk.Files, err error) {
+	err = w.Fail.around("work.open", func() error {
+		_, err := os.Lstat(w.Path(l))
+		files = &workFiles{root: WorkRoot(l.Dir)}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return files, nil
+}
+
+// workFiles are files of the host that stand for those on a disk.
+type workFiles struct {
+	root string
+
+	mu   sync.Mutex
+	open []*os.File // guarded by mu
+}
+
+func (w *workFiles) Open(path string) (disk.File, error) {
+	f, err := os.Open(filepath.Join(w.root, path))
+	if err != nil {
+		return nil, err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.open = append(w.open, f)
+	return workFile{f}, nil
+}
+
+func (w *workFiles) Close() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var errs []error
+	for _, f := range w.open {
+		errs = append(errs, f.Close())
+	}
+	return errors.Join(errs...)
+}
+
+type workFile struct{ *os.File }
+
+func (f workFile) Size() int64 {
+	fi, err := f.Stat()
+	if err != nil {
+		return 0
+	}
+	return fi.Size()
+}
+
+// Delete removes the file, and what stands on it.
 func (w Work) Delete(_ context.Context, l disk.Layer) error {
-	return w.Fail.around("work.delete", func() error { return remove(w.Path(l)) })
+	return w.Fail.around("work.delete", func() error {
+		return errors.Join(remove(w.Path(l)), os.RemoveAll(WorkRoot(l.Dir)))
+	})
 }
 
 func checkBase(path string) error {

@@ -3,6 +3,7 @@ package disktest
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"testing"
@@ -20,6 +21,7 @@ func RunWork(t *testing.T, newWork func(t *testing.T) disk.Work) {
 		{"CreateKeepsWhatIsThere", testWorkKeeps},
 		{"CreateFails", testWorkFails},
 		{"Grow", testWorkGrows},
+		{"Open", testWorkOpens},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -88,6 +90,29 @@ func testWorkGrows(t *testing.T, w disk.Work, l disk.Layer) {
 	}
 	if err := w.Delete(t.Context(), bare(l)); err != nil {
 		t.Errorf("Delete = %v", err)
+	}
+}
+
+// What is on a disk can be read while nobody uses it; on a new one there is
+// nothing.
+func testWorkOpens(t *testing.T, w disk.Work, l disk.Layer) {
+	if _, err := w.Open(t.Context(), l); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("Open of no disk = %v", err)
+	}
+	if err := w.Create(t.Context(), l); err != nil {
+		t.Fatalf("Create = %v", err)
+	}
+	for range 2 {
+		files, err := w.Open(t.Context(), l)
+		if err != nil {
+			t.Fatalf("Open = %v", err)
+		}
+		if _, err := files.Open("/no/such"); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("Open of no file = %v", err)
+		}
+		if err := files.Close(); err != nil {
+			t.Errorf("Close = %v", err)
+		}
 	}
 }
 

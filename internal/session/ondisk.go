@@ -1,0 +1,127 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"path"
+	"time"
+
+	"banger/internal/disk"
+	"banger/internal/guest/wire"
+	"banger/internal/sessiondir"
+	"banger/internal/vm"
+)
+
+// guestDir is where the directories of sessions stand on a work disk; it is
+// mounted at /root.
+const guestDir = "/.local/state/banger/sessions"
+
+// Work is the work disk of a machine that does not run, while it is read.
+type Work interface {
+	disk.Files
+	// Check returns nil if what was read so far is what stood there: nobody
+	// has begun to write the disk since.
+	Check() error
+}
+
+// OnDisk is [Disks] that are read as files of a guest. Open opens the work disk
+// of a machine; see lifecycle.Manager.ReadWork.
+type OnDisk struct {
+	Open func(context.Context, vm.ID) (Work, error)
+}
+
+var _ Disks = OnDisk{}
+
+// Status implements [Disks].
+func (d OnDisk) Status(ctx context.Context, machine vm.ID, id ID) (st *wire.SessionStatus, err error) {
+	err = d.read(ctx, machine, id, func(dir workDir) error {
+		s, err := sessiondir.ReadStatus(dir)
+		if err != nil {
+			return err
+		}
+		st = &wire.SessionStatus{
+			Id: string(id), State: string(s.State), Pid: int32(s.Command.PID),
+			Code: int32(s.Code), Signal: s.Signal, Stage: s.Stage, Message: s.Message,
+			StartedNs: nanoseconds(s.StartedAt), EndedNs: nanoseconds(s.EndedAt),
+		}
+		return dir.work.Check()
+	})
+	if err != nil {
+		return nil, err
+	}
+	return st, nil
+}
+
+// Logs implements [Disks].
+func (d OnDisk) Logs(ctx context.Context, machine vm.ID, id ID, r *wire.SessionLogsRequest, emit func(*wire.SessionLogsResponse) error) error {
+	q := logQuery(r)
+	return d.read(ctx, machine, id, func(dir workDir) error {
+		if err := dir.exists(q.Streams); err != nil {
+			return err
+		}
+		return sessiondir.Read(ctx, dir, q, func(c sessiondir.Chunk) error {
+			if err := dir.work.Check(); err != nil {
+				return err
+			}
+			return emit(&wire.SessionLogsResponse{Stream: string(c.Stream), Offset: c.Offset, Data: c.Data, Mark: c.Mark})
+		})
+	})
+}
+
+// read reads the directory of a session.
+func (d OnDisk) read(ctx context.Context, machine vm.ID, id ID, f func(workDir) error) error {
+	work, err := d.Open(ctx, machine)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f(workDir{work, path.Join(guestDir, string(id))}), work.Close())
+}
+
+func logQuery(r *wire.SessionLogsRequest) sessiondir.Query {
+	q := sessiondir.Query{Tail: int(r.Tail), From: make(map[sessiondir.Stream]int64)}
+	for i, from := range []int64{r.From, r.FromSecond} {
+		if i < len(r.Streams) {
+			stream := sessiondir.Stream(r.Streams[i])
+			q.Streams = append(q.Streams, stream)
+			if from > 0 {
+				q.From[stream] = from - 1
+			}
+		}
+	}
+	if r.SinceNs != 0 {
+		q.Since = time.Unix(0, r.SinceNs)
+	}
+	return q
+}
+
+// workDir is the directory of a session on a disk.
+type workDir struct {
+	work Work
+	path string
+}
+
+// Open implements [sessiondir.Dir].
+func (d workDir) Open(name string) (sessiondir.File, error) {
+	f, err := d.work.Open(path.Join(d.path, name))
+	if err != nil {
+		return nil, err
+	}
+	return workFile{f}, nil
+}
+
+// exists says whether a log of a stream is there, or why it cannot be seen.
+func (d workDir) exists(streams []sessiondir.Stream) (err error) {
+	for _, s := range streams {
+		if _, err = d.Open(string(s) + ".log"); !errors.Is(err, fs.ErrNotExist) {
+			return nil // what else there is to it, reading tells
+		}
+	}
+	return err
+}
+
+// workFile is a file that cannot grow and needs no closing.
+type workFile struct{ disk.File }
+
+func (f workFile) Size() (int64, error) { return f.File.Size(), nil }
+func (f workFile) Close() error         { return nil }
