@@ -77,6 +77,9 @@ func beginSession(r io.Reader) (*sessionSupervisor, error) {
 	if s.logs, err = sessiondir.CreateLogs(s.spec.Dir, sessiondir.LogOptions{LimitBytes: s.spec.LogLimit}); err != nil {
 		return nil, err
 	}
+	if err := sessiondir.Reserve(s.spec.Dir); err != nil {
+		return nil, err
+	}
 	l, err := net.Listen("unix", s.spec.Socket)
 	if err != nil {
 		return nil, err

@@ -4,6 +4,7 @@
 // reading is here, over a [Dir], so that both give the same bytes.
 //
 //	status                     a Status as JSON, whole or not at all
+//	status.spare               room for another one, for when the disk is full
 //	stdout.log    stdout.idx   what the command wrote last, and its index
 //	stdout.log.1  stdout.idx.1 what came before that
 //	stderr.…                   likewise

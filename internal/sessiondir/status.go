@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -61,6 +63,8 @@ type Status struct {
 
 const (
 	statusFile = "status"
+	spareFile  = "status.spare"
+	maxWritten = 4 << 10  // bytes of what we write; a block
 	maxStatus  = 16 << 10 // bytes of its file
 	maxStage   = 64       // bytes
 	maxMessage = 1 << 10  // bytes
@@ -114,10 +118,21 @@ func readSmall(d Dir, name string, limit int64) ([]byte, error) {
 	return data, nil
 }
 
+// Reserve keeps room on the disk for one status, so that how a session ended can
+// be told also when the disk is full. It does not wait for the disk: a file
+// system sets the room aside when it is asked for.
+func Reserve(dir string) error {
+	if err := os.WriteFile(filepath.Join(dir, spareFile), make([]byte, maxWritten), 0o600); err != nil {
+		return fmt.Errorf("reserve room for a status: %w", err)
+	}
+	return nil
+}
+
 // Write stores a status in a session's directory, for its owner alone: who
 // reads it sees the status before or this one, also after a crash. Stage and
 // Message are cut and made printable; what is out of range otherwise is an
-// error, and the status before stands.
+// error, and the status before stands. On a full disk it takes the room that
+// [Reserve] keeps.
 func (s Status) Write(dir string) error {
 	s.Stage, s.Message = clean(s.Stage, maxStage), clean(s.Message, maxMessage)
 	s.StartedAt, s.EndedAt = s.StartedAt.UTC(), s.EndedAt.UTC()
@@ -128,10 +143,33 @@ func (s Status) Write(dir string) error {
 	if err != nil {
 		return fmt.Errorf("write status: %w", err)
 	}
-	if err := atomicfile.Write(filepath.Join(dir, statusFile), append(data, '\n'), 0o600); err != nil {
+	data = append(data, '\n')
+	err = atomicfile.Write(filepath.Join(dir, statusFile), data, 0o600)
+	if errors.Is(err, syscall.ENOSPC) {
+		err = useSpare(dir, data)
+	}
+	if err != nil {
 		return fmt.Errorf("write status: %w", err)
 	}
 	return nil
+}
+
+// useSpare writes a status into the room that is kept, and makes that the
+// status.
+func useSpare(dir string, data []byte) error {
+	spare := filepath.Join(dir, spareFile)
+	f, err := os.OpenFile(spare, os.O_WRONLY|syscall.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt(data, 0)
+	if err = errors.Join(err, f.Truncate(int64(len(data))), f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(spare, filepath.Join(dir, statusFile)); err != nil {
+		return err
+	}
+	return atomicfile.SyncDir(dir)
 }
 
 // check reports the first thing that no supervisor would write.

@@ -69,6 +69,25 @@ func TestStatusWrite(t *testing.T) {
 	}
 }
 
+// The end of a session is told on a full disk too, once.
+func TestStatusSpare(t *testing.T) {
+	dir := t.TempDir()
+	running := Status{State: Running, Command: Process{PID: 7, Start: 1}}
+	if err := errors.Join(running.Write(dir), Reserve(dir)); err != nil {
+		t.Fatal(err)
+	}
+	data := []byte(`{"state": "exited", "code": 3}`)
+	if err := useSpare(dir, data); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := ReadStatus(OSDir(dir)); err != nil || got.State != Exited || got.Code != 3 {
+		t.Errorf("ReadStatus = %+v, %v", got, err)
+	}
+	if err := useSpare(dir, data); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a second time: %v", err)
+	}
+}
+
 func TestStatusGarbled(t *testing.T) {
 	for _, text := range []string{
 		"", "{", "null", "[]", `{"state":"running"} {}`,

@@ -47,9 +47,12 @@ func TestBench(t *testing.T) {
 	var rows []*row
 	rows = append(rows, measure(n, machineRows(t))...)
 	rows = append(rows, measure(n, listRows(t))...)
+	rows = append(rows, measure(n, sessionRows(t))...)
 	rows = append(rows, measure(min(n, 3), copyRows(t))...)
+	rows = append(rows, measure(min(n, 3), outputRows(t))...)
 	rows = append(rows, measure(min(n, 5), lifeRows(t))...)
 	rows = append(rows, idleRows(t)...)
+	manySessions(t)
 	report(t, rows)
 }
 

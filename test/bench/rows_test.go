@@ -37,17 +37,8 @@ func machineRows(t *testing.T) []*row {
 		agent.took = append(agent.took, b.lastAgentTime())
 		return took
 	}}
-	exec.goal = func(r *row) string {
-		if more := r.at(0.5) - r.floor.at(0.5); more > 20*time.Millisecond {
-			return fmt.Sprintf("%s more than the agent's own; the goal is 20ms", more)
-		}
-		return ""
-	}
-	agent.once = func() time.Duration { // measured with exec
-		took := agent.took[len(agent.took)-1]
-		agent.took = agent.took[:len(agent.took)-1]
-		return took
-	}
+	exec.goal = moreThanFloor(20 * time.Millisecond)
+	agent.once = agent.last // measured with exec
 	return []*row{
 		bare,
 		{name: "`vm run -- true`, cold, with a network", floor: bare, goal: atMost(1.3), once: func() time.Duration { return b.time("vm", "run", "--", "true") }},

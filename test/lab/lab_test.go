@@ -36,6 +36,7 @@ var suites = []suite{
 	endToEnd("steps", "firecracker", "TestStartFailsAtEveryStep", "TestDaemonDiesAtEveryStep", "TestStartEndsBetweenGroupAndVMM"),
 	endToEnd("host", "firecracker", "TestFirewalls", "TestGuestFillsTheHostsDisk", "TestLimits", "TestTooMuchMemory", "TestStats"),
 	endToEnd("life", "firecracker", "TestHandles", "TestAllKilled", "TestVMMKilled", "TestVMMKilledDuringBoot", "TestGuestEndsItself", "TestPersistent"),
+	endToEnd("sessions", "firecracker", "TestSession", "TestSessionSendRefuses", "TestSessionOutlives", "TestSessionLogsOfStopped", "TestSessionEnds", "TestSessionDiskFull", "TestSessionTerminal"),
 	endToEnd("qemu", "qemu", "TestHandles", "TestAllKilled", "TestVsockAddressTaken"),
 }
 
