@@ -39,8 +39,8 @@ func Main(args []string) int {
 		return serve(args[2])
 	case len(args) == 2 && args[1] == sftpArgs[1]:
 		return serveSFTP()
-	case len(args) == 2 && args[1] == supervisorArgs[1]:
-		return superviseSession()
+	case len(args) >= 2 && args[1] == supervisorArgs[1]:
+		return superviseSession(args[2:])
 	case len(args) == 2 && args[1] == "version":
 		fmt.Println("banger-agent", version.Version)
 		return 0

@@ -34,6 +34,7 @@ type sessions struct {
 	log   *slog.Logger
 	spawn spawner
 	watch dirWatcher
+	spare spare
 }
 
 // An unborn session has a directory but no status yet. After unbornTime nobody

@@ -16,10 +16,10 @@ import (
 	"banger/internal/sessiondir"
 )
 
-// accept serves whoever connects, until l is closed.
-func (s *sessionSupervisor) accept(l net.Listener) {
+// accept serves whoever connects, to the end of the process.
+func (s *sessionSupervisor) accept() {
 	for {
-		c, err := l.Accept()
+		c, err := s.l.Accept()
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}

@@ -98,6 +98,7 @@ func (s *sessions) stop(ctx context.Context, id string, o stopOrder) (*wire.Sess
 // KillSessions kills every session, as the end of the machine does. It is for
 // guests that are no machines, in tests.
 func (s *Server) KillSessions() {
+	s.sessions.spare.drop()
 	ids, err := s.sessions.ids()
 	if err != nil {
 		s.o.Log.Warn("list sessions", "err", err)

@@ -2,10 +2,8 @@ package agent
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -142,55 +140,12 @@ func (s *sessions) start(ctx context.Context, id string, spec *sessionSpec) (*wi
 	if err := os.Mkdir(s.path(id), 0o700); err != nil {
 		return nil, err
 	}
-	ready, err := s.startSupervisor(spec)
-	if err != nil {
-		return nil, errors.Join(err, os.Remove(s.path(id)))
-	}
-	defer ready.Close()
-	defer context.AfterFunc(ctx, func() { ready.SetReadDeadline(time.Unix(1, 0)) })()
-	// What it says is what it wrote down, or why it could not.
-	why, err := io.ReadAll(io.LimitReader(ready, maxFrame))
+	st, err := s.supervise(ctx, spec)
 	if ctx.Err() != nil {
-		return nil, ctx.Err()
-	}
-	if err == nil && len(why) > 0 {
-		err = errors.New(string(why))
+		return nil, ctx.Err() // it may run
 	}
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(s.path(id)))
 	}
-	return s.read(id)
-}
-
-// startSupervisor starts a supervisor that is told spec. It says on the file
-// that is returned why it could not start, if so, and closes it then.
-func (s *sessions) startSupervisor(spec *sessionSpec) (ready *os.File, err error) {
-	told, err := json.Marshal(spec)
-	if err != nil {
-		return nil, err
-	}
-	ready, theirs, err := os.Pipe()
-	if err != nil {
-		return nil, err
-	}
-	defer theirs.Close()
-	in, out, err := os.Pipe()
-	if err != nil {
-		return nil, errors.Join(err, ready.Close())
-	}
-	defer in.Close()
-	cmd := &exec.Cmd{
-		Path: selfProgram, Args: supervisorArgs, Dir: "/", Env: []string{},
-		Stdin: in, Stderr: os.Stderr, ExtraFiles: []*os.File{theirs},
-		SysProcAttr: &syscall.SysProcAttr{Setsid: true},
-	}
-	if err := s.spawn.startApart(cmd); err != nil {
-		return nil, errors.Join(fmt.Errorf("start its supervisor: %w", err), ready.Close(), out.Close())
-	}
-	go func() {
-		// It reads all, or has ended and says no more.
-		_, _ = out.Write(told)
-		out.Close()
-	}()
-	return ready, nil
+	return sessionStatus(id, st), nil
 }

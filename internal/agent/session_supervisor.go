@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"runtime"
+	"runtime/debug"
 	"sync"
 	"syscall"
 	"time"
@@ -23,8 +24,7 @@ import (
 
 var supervisorArgs = []string{"banger-agent", "session"}
 
-// readyFD is where a supervisor says why it could not start, and that it did by
-// closing it.
+// readyFD is where a supervisor says how its session began.
 const readyFD = 3
 
 // A sessionSupervisor is the process that holds one session: it is the parent
@@ -33,6 +33,7 @@ const readyFD = 3
 type sessionSupervisor struct {
 	spec  *sessionSpec
 	logs  *sessiondir.Logs
+	l     net.Listener
 	files *stdio
 	p     *process
 	input *sessionInput
@@ -43,60 +44,105 @@ type sessionSupervisor struct {
 	holder   *holder    // of the input; nil: nobody is attached
 }
 
-// superviseSession is the supervisor's process. It returns the exit code.
-func superviseSession() int {
+// superviseSession is the supervisor's process. A spare one is given a directory
+// where it may rehearse. It returns the exit code.
+func superviseSession(spare []string) int {
 	// The command must go with its supervisor, which the kernel ties to the
 	// thread that started it (prctl(2), PR_SET_PDEATHSIG).
 	runtime.LockOSThread()
+	debug.SetGCPercent(gcPercent)
 	os.WriteFile("/proc/self/comm", []byte("banger-session"), 0)
 	// Whoever reads what we say may have gone; ignored it would be for the
 	// command too.
 	signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE, unix.SIGHUP)
 	ready := os.NewFile(readyFD, "ready")
 	unix.CloseOnExec(readyFD)
-	s, err := beginSession(os.Stdin)
+	if len(spare) > 0 {
+		rehearse(spare[0])
+		hurry()
+		_ = writeFrame(ready, frameOK, nil)
+	}
+	told, err := io.ReadAll(os.Stdin)
+	if err != nil || len(told) == 0 {
+		return 1 // the agent has gone, or needs no other session
+	}
+	s, err := beginSession(told)
 	if err != nil {
-		fmt.Fprint(ready, oneLine(err))
+		_ = writeFrame(ready, frameRefused, []byte(oneLine(err)))
 		return 1
 	}
+	if data, err := json.Marshal(s.status); err == nil {
+		_ = writeFrame(ready, frameOK, data) // who asked may have gone
+	}
 	ready.Close()
+	go s.accept()
 	s.run()
 	return 0
 }
 
-// beginSession starts the session that is told on r.
-func beginSession(r io.Reader) (*sessionSupervisor, error) {
-	told, err := io.ReadAll(r)
+// gcPercent keeps the heap at a quarter of what it would be (GOGC): there may be
+// hundreds of supervisors in a guest, and each has little to do.
+const gcPercent = 25
+
+// rehearse does once what beginning a session takes, but for its command: what
+// is done for the first time takes longest.
+func rehearse(run string) {
+	dir, err := os.MkdirTemp(run, "spare-")
 	if err != nil {
-		return nil, err
+		return
 	}
-	s := &sessionSupervisor{spec: &sessionSpec{}}
-	if err := json.Unmarshal(told, s.spec); err != nil {
-		return nil, err
+	defer os.RemoveAll(dir)
+	told, _ := json.Marshal(&sessionSpec{Dir: dir, Socket: dir + "/socket", Args: []string{""}, Env: []string{""}})
+	s := &sessionSupervisor{}
+	// An error is told when it counts.
+	if s.prepare(told) != nil {
+		return
 	}
-	if s.logs, err = sessiondir.CreateLogs(s.spec.Dir, sessiondir.LogOptions{LimitBytes: s.spec.LogLimit}); err != nil {
-		return nil, err
-	}
-	if err := sessiondir.Reserve(s.spec.Dir); err != nil {
-		return nil, err
-	}
-	l, err := net.Listen("unix", s.spec.Socket)
-	if err != nil {
+	s.status = s.begun()
+	s.write()
+	_, _ = json.Marshal(s.status)
+	s.l.Close()
+	_ = s.logs.Close()
+}
+
+// beginSession starts the session that is told.
+func beginSession(told []byte) (*sessionSupervisor, error) {
+	s := &sessionSupervisor{}
+	if err := s.prepare(told); err != nil {
 		return nil, err
 	}
 	if err := s.startCommand(); err != nil {
-		l.Close()
+		s.l.Close()
 		return nil, err
 	}
 	s.input = newSessionInput(s.files)
-	s.status = sessiondir.Status{
-		State: sessiondir.Running, BootID: bootID(),
-		Supervisor: identify(os.Getpid()), Command: identify(s.p.pid),
-		StartedAt: time.Now(), StdinOpen: s.files.input != nil,
-	}
+	s.status = s.begun()
+	s.status.Command, s.status.StdinOpen = identify(s.p.pid), s.files.input != nil
 	s.write()
-	go s.accept(l)
 	return s, nil
+}
+
+// prepare makes everything for the session that is told but its command.
+func (s *sessionSupervisor) prepare(told []byte) (err error) {
+	s.spec = &sessionSpec{}
+	if err := json.Unmarshal(told, s.spec); err != nil {
+		return err
+	}
+	if s.logs, err = sessiondir.CreateLogs(s.spec.Dir, sessiondir.LogOptions{LimitBytes: s.spec.LogLimit}); err != nil {
+		return err
+	}
+	if err := sessiondir.Reserve(s.spec.Dir); err != nil {
+		return err
+	}
+	s.l, err = net.Listen("unix", s.spec.Socket)
+	return err
+}
+
+// begun is the status of a session that begins now.
+func (s *sessionSupervisor) begun() sessiondir.Status {
+	return sessiondir.Status{
+		State: sessiondir.Running, BootID: bootID(), Supervisor: identify(os.Getpid()), StartedAt: time.Now(),
+	}
 }
 
 // startCommand starts the session's command, which is killed with us.
@@ -175,10 +221,15 @@ func (s *sessionSupervisor) conclude(ws syscall.WaitStatus, err error) {
 	s.write()
 }
 
-// write writes the status down. Preconditions: s.mu is held, or nobody else
+// write writes the status down; that it is on the disk is waited for when it is
+// the last one. Preconditions: s.mu is held, or nobody else
 // knows of s yet.
 func (s *sessionSupervisor) write() {
-	if err := s.status.Write(s.spec.Dir); err != nil {
+	write := s.status.Write
+	if !s.status.State.Final() {
+		write = s.status.Replace
+	}
+	if err := write(s.spec.Dir); err != nil {
 		fmt.Fprintln(os.Stderr, "session:", err) // the agent's log
 	}
 }

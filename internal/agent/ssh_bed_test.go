@@ -21,7 +21,7 @@ import (
 
 // The test binary is also the agent's child that transfers files.
 func TestMain(m *testing.M) {
-	if len(os.Args) == 2 && os.Args[0] == sftpArgs[0] {
+	if len(os.Args) > 1 && os.Args[0] == sftpArgs[0] {
 		os.Exit(Main(os.Args))
 	}
 	// Under nohup SIGHUP is ignored, also by what shells are told to trap; a

@@ -133,7 +133,14 @@ func Reserve(dir string) error {
 // Message are cut and made printable; what is out of range otherwise is an
 // error, and the status before stands. On a full disk it takes the room that
 // [Reserve] keeps.
-func (s Status) Write(dir string) error {
+func (s Status) Write(dir string) error { return s.store(dir, atomicfile.Write) }
+
+// Replace is [Status.Write] of a status that need not survive a crash: one of a
+// session that goes on has no meaning after it.
+func (s Status) Replace(dir string) error { return s.store(dir, atomicfile.Replace) }
+
+// store writes a status in one of the ways of atomicfile.
+func (s Status) store(dir string, write func(string, []byte, os.FileMode) error) error {
 	s.Stage, s.Message = clean(s.Stage, maxStage), clean(s.Message, maxMessage)
 	s.StartedAt, s.EndedAt = s.StartedAt.UTC(), s.EndedAt.UTC()
 	if err := s.check(); err != nil {
@@ -144,7 +151,7 @@ func (s Status) Write(dir string) error {
 		return fmt.Errorf("write status: %w", err)
 	}
 	data = append(data, '\n')
-	err = atomicfile.Write(filepath.Join(dir, statusFile), data, 0o600)
+	err = write(filepath.Join(dir, statusFile), data, 0o600)
 	if errors.Is(err, syscall.ENOSPC) {
 		err = useSpare(dir, data)
 	}

@@ -47,7 +47,7 @@ func TestBench(t *testing.T) {
 	var rows []*row
 	rows = append(rows, measure(n, machineRows(t))...)
 	rows = append(rows, measure(n, listRows(t))...)
-	rows = append(rows, measure(n, sessionRows(t))...)
+	rows = append(rows, measure(max(n, 50), sessionRows(t))...)
 	rows = append(rows, measure(min(n, 3), copyRows(t))...)
 	rows = append(rows, measure(min(n, 3), outputRows(t))...)
 	rows = append(rows, measure(min(n, 5), lifeRows(t))...)
@@ -118,13 +118,13 @@ func ms(d time.Duration) string {
 }
 
 func printTable(rows []*row) {
-	fmt.Printf("\n| Row | n | p50 ms | p90 ms | max ms | floor | of the floor |\n| --- | --- | --- | --- | --- | --- | --- |\n")
+	fmt.Printf("\n| Row | n | p50 ms | p90 ms | p99 ms | max ms | floor | of the floor |\n| --- | --- | --- | --- | --- | --- | --- | --- |\n")
 	for _, r := range rows {
 		floor, ratio := "", ""
 		if r.floor != nil {
 			floor, ratio = r.floor.name, fmt.Sprintf("%.2f", r.ratio())
 		}
-		fmt.Printf("| %s | %d | %s | %s | %s | %s | %s |\n", r.name, len(r.took), ms(r.at(0.5)), ms(r.at(0.9)), ms(slices.Max(r.took)), floor, ratio)
+		fmt.Printf("| %s | %d | %s | %s | %s | %s | %s | %s |\n", r.name, len(r.took), ms(r.at(0.5)), ms(r.at(0.9)), ms(r.at(0.99)), ms(slices.Max(r.took)), floor, ratio)
 	}
 	fmt.Println()
 }
@@ -135,6 +135,7 @@ type figure struct {
 	N     int     `json:"n"`
 	P50   float64 `json:"p50"`
 	P90   float64 `json:"p90"`
+	P99   float64 `json:"p99"`
 	Max   float64 `json:"max"`
 	Floor string  `json:"floor,omitempty"`
 	Ratio float64 `json:"ratio,omitempty"`
@@ -143,7 +144,7 @@ type figure struct {
 func writeJSON(t *testing.T, path string, rows []*row) {
 	figures := []figure{}
 	for _, r := range rows {
-		f := figure{Name: r.name, N: len(r.took), P50: r.at(0.5).Seconds(), P90: r.at(0.9).Seconds(), Max: slices.Max(r.took).Seconds()}
+		f := figure{Name: r.name, N: len(r.took), P50: r.at(0.5).Seconds(), P90: r.at(0.9).Seconds(), P99: r.at(0.99).Seconds(), Max: slices.Max(r.took).Seconds()}
 		if r.floor != nil {
 			f.Floor, f.Ratio = r.floor.name, r.ratio()
 		}
