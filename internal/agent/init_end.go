@@ -17,7 +17,7 @@ import (
 // database writes what it has in memory, and after being killed. Together with
 // diskEnd they stay below the time after which the daemon kills the VMM.
 const (
-	termGrace = 5 * time.Second
+	termGrace = 4 * time.Second
 	killGrace = time.Second
 	diskEnd   = 3 * time.Second
 )

@@ -23,7 +23,7 @@ const (
 	// initTime is what an orderly shutdown gets. It is less than the grace
 	// time of the daemon (10 s as it comes), which pulls the plug after that:
 	// a machine that hangs is better ended from here, with clean disks.
-	initTime = 7 * time.Second
+	initTime = 6 * time.Second
 )
 
 // powerOnce lets the first of several calls end the machine.

@@ -75,29 +75,36 @@ func (s *sessions) read(id string) (*wire.SessionStatus, error) {
 	if err != nil {
 		return nil, err
 	}
-	st, err := sessiondir.ReadStatus(sessiondir.OSDir(s.path(id)))
+	dir := sessiondir.OSDir(s.path(id))
+	st, err := sessiondir.ReadStatus(dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && time.Since(fi.ModTime()) < unbornTime:
 		return &wire.SessionStatus{Id: id, State: string(sessiondir.Starting)}, nil
-	case err != nil:
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, sessiondir.ErrGarbled):
 		st = sessiondir.Status{State: sessiondir.Failed, Stage: stageRun, Message: err.Error(), EndedAt: fi.ModTime()}
-	case !st.State.Final():
-		s.correct(&st)
+	case err != nil:
+		return nil, connect.NewError(connect.CodeInternal, err)
+	case !st.State.Final() && died(st):
+		// It may have ended in good order since.
+		if now, err := sessiondir.ReadStatus(dir); err == nil && now.State.Final() {
+			return sessionStatus(id, now), nil
+		}
+		st = correct(st)
 	}
 	return sessionStatus(id, st), nil
 }
 
-// correct makes a status that calls a session alive say that it is not, if so.
-func (s *sessions) correct(st *sessiondir.Status) {
-	switch {
-	case st.BootID != bootID():
-		st.Message = machineStopped
-	case !alive(st.Supervisor):
-		st.Message = "its supervisor was killed"
-	default:
-		return
-	}
+// died reports whether a session whose status calls it alive is not.
+func died(st sessiondir.Status) bool { return st.BootID != bootID() || !alive(st.Supervisor) }
+
+// correct is the status of a session that died.
+func correct(st sessiondir.Status) sessiondir.Status {
 	st.State, st.Stage, st.StdinOpen = sessiondir.Failed, stageRun, false
+	st.Message = "its supervisor was killed"
+	if st.BootID != bootID() {
+		st.Message = machineStopped
+	}
+	return st
 }
 
 // ids returns the ids of all sessions that there are.

@@ -30,7 +30,7 @@ func (s service) AttachSession(ctx context.Context, st *attachStream) error {
 	if err != nil {
 		return err
 	}
-	x := &attachment{s: s.sessions, start: start, st: st}
+	x := &attachment{s: s.sessions, start: start, st: st, window: make(chan struct{}, attachWindow)}
 	if !sessiondir.State(now.State).Final() {
 		err := x.hold(ctx)
 		var refused refusedError
@@ -55,6 +55,8 @@ type attachment struct {
 	s     *sessions
 	start *wire.AttachStart
 	c     *sessionConn // to the supervisor; nil: the session has ended
+
+	window chan struct{} // holds one for each piece of input on its way
 
 	mu sync.Mutex // one Send at a time
 	st *attachStream
@@ -109,7 +111,7 @@ func (x *attachment) run(ctx context.Context) error {
 	defer cancel(nil)
 	if x.c != nil {
 		go func() {
-			if err := x.receive(); err != nil {
+			if err := x.receive(ctx); err != nil {
 				cancel(err)
 			}
 		}()
@@ -152,14 +154,20 @@ func (x *attachment) output(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// awaitTaken cancels when our place was taken.
+// awaitTaken notes what was taken of the input, and cancels when our place was.
 func (x *attachment) awaitTaken(cancel context.CancelCauseFunc) {
 	for {
 		f, err := x.c.answer()
 		if err != nil {
 			return // the session has ended, or we have
 		}
-		if f.kind == frameTaken {
+		switch f.kind {
+		case frameWritten:
+			select {
+			case <-x.window:
+			default:
+			}
+		case frameTaken:
 			cancel(&takenError{oneLine(errors.New(string(f.data)))})
 			return
 		}
@@ -168,7 +176,7 @@ func (x *attachment) awaitTaken(cancel context.CancelCauseFunc) {
 
 // receive hands what the client sends to the supervisor, until there is no
 // more. An error means that the client has gone.
-func (x *attachment) receive() error {
+func (x *attachment) receive(ctx context.Context) error {
 	for {
 		req, err := x.st.Receive()
 		if errors.Is(err, io.EOF) {
@@ -177,28 +185,38 @@ func (x *attachment) receive() error {
 		if err != nil {
 			return err
 		}
-		if err := x.pass(req); err != nil {
-			return nil // the supervisor has gone: the session has ended
+		if err := x.pass(ctx, req); err != nil {
+			return nil // the supervisor has gone, or we have
 		}
 	}
 }
 
-func (x *attachment) pass(req *wire.AttachSessionRequest) error {
+func (x *attachment) pass(ctx context.Context, req *wire.AttachSessionRequest) error {
 	switch m := req.GetMsg().(type) {
 	case *wire.AttachSessionRequest_Stdin:
 		for data := m.Stdin; len(data) > 0; {
 			n := min(len(data), maxFrame)
-			if err := x.c.write(frameData, data[:n]); err != nil {
+			if err := x.input(ctx, frameData, data[:n]); err != nil {
 				return err
 			}
 			data = data[n:]
 		}
 	case *wire.AttachSessionRequest_CloseStdin:
-		return x.c.write(frameEOF, nil)
+		return x.input(ctx, frameEOF, nil)
 	case *wire.AttachSessionRequest_Resize:
 		return x.resize(m.Resize)
 	case *wire.AttachSessionRequest_Signal:
 		return x.c.write(frameSignal, []byte(m.Signal))
 	}
 	return nil
+}
+
+// input sends a piece of input when there is room for it.
+func (x *attachment) input(ctx context.Context, kind byte, data []byte) error {
+	select {
+	case x.window <- struct{}{}:
+		return x.c.write(kind, data)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }

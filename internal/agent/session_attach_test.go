@@ -229,3 +229,47 @@ func TestSessionFollowDeleted(t *testing.T) {
 		t.Errorf("got %v", s.Msg())
 	}
 }
+
+// Who is attached and dies while the command does not read gives back the hold
+// and the turn.
+func TestSessionAttachedDies(t *testing.T) {
+	b := newSessionBed(t)
+	st := b.start("pipe", "exec sleep 1000")
+	ctx, cancel := context.WithCancel(testContext(t))
+	a := b.attach(ctx, &wire.AttachStart{Id: st.Id, Name: "first"})
+	go func() {
+		for range 40 {
+			if a.st.Send(&wire.AttachSessionRequest{Msg: &wire.AttachSessionRequest_Stdin{Stdin: make([]byte, 60_000)}}) != nil {
+				return
+			}
+		}
+	}()
+	for b.send(&wire.SendStart{Id: st.Id, TimeoutNs: int64(10 * time.Millisecond)}, "x").BytesWritten != 0 {
+	} // until the pipe is full
+	cancel()
+	for {
+		next := b.attach(testContext(t), &wire.AttachStart{Id: st.Id, Name: "second"})
+		if r, err := next.st.Receive(); err == nil && r.GetRefused() == "" {
+			break
+		}
+	}
+	// The command's own end is what a turn is needed for.
+	if res := b.send(&wire.SendStart{Id: st.Id, TimeoutNs: int64(10 * time.Second), CloseStdin: true}); res.TimedOut || res.Refused != "" {
+		t.Errorf("end of input: %v, want one whose turn came", res)
+	}
+}
+
+// The end can be typed on a terminal more than once.
+func TestSessionTerminalEnds(t *testing.T) {
+	b := newSessionBed(t)
+	st := b.start("pty", "cat; echo one; cat; echo two")
+	for _, want := range []string{"one\r\n", "two\r\n"} {
+		if res := b.send(&wire.SendStart{Id: st.Id, CloseStdin: true}); res.Refused != "" {
+			t.Errorf("end of input: %v", res)
+		}
+		for !strings.HasSuffix(b.log(st.Id, sessiondir.Stdout, false), want) {
+			must(t, pause(testContext(t), time.Millisecond))
+		}
+	}
+	b.ended(st.Id)
+}

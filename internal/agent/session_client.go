@@ -27,6 +27,8 @@ func refusal(st *wire.SessionStatus) string {
 	switch state := sessiondir.State(st.State); {
 	case state.Final():
 		return fmt.Sprintf(notRunning, state)
+	case state == sessiondir.Starting:
+		return fmt.Sprintf(notRunning, state)
 	case !st.StdinOpen:
 		return noStdinPipe
 	}
@@ -49,6 +51,15 @@ func (s *sessions) reach(ctx context.Context, id string, h hello) (*sessionConn,
 		return nil, errors.Join(err, c.Close())
 	}
 	return c, nil
+}
+
+// listens reports whether a session has a supervisor that can be reached.
+func (s *sessions) listens(id string) bool {
+	c, err := net.Dial("unix", s.socket(id))
+	if err == nil {
+		c.Close()
+	}
+	return err == nil
 }
 
 // refusedError is what a supervisor refused.

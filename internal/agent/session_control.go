@@ -74,7 +74,7 @@ func (s *sessionSupervisor) serve(c *sessionConn) {
 func (s *sessionSupervisor) serveSend(ctx context.Context, c *sessionConn) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	frames := make(chan frame)
+	frames := make(chan frame) // the next comes after the answer to the one before
 	go func() {
 		defer cancel()
 		for {
@@ -121,16 +121,18 @@ func (s *sessionSupervisor) takeSent(ctx context.Context, c *sessionConn, f fram
 		}
 		return errors.Join(err, werr)
 	case frameEOF:
-		s.closeInput()
+		if err := s.endInput(ctx); err != nil {
+			return err
+		}
 		return c.write(frameOK, nil)
 	}
 	return errors.New("a frame of no known kind")
 }
 
-// closeInput ends the command's input.
-func (s *sessionSupervisor) closeInput() {
-	s.input.close()
-	s.change(func(st *sessiondir.Status) { st.StdinOpen = s.input.isOpen() })
+// endInput ends the command's input. Preconditions: the turn is the caller's.
+func (s *sessionSupervisor) endInput(ctx context.Context) error {
+	defer s.change(func(st *sessiondir.Status) { st.StdinOpen = s.input.isOpen() })
+	return s.input.end(ctx)
 }
 
 // serveControl does what a connection asks for; it is kept open until the
@@ -172,7 +174,7 @@ func (s *sessionSupervisor) signal(name string) error {
 }
 
 // stop asks the command and its group to end, and kills them when the grace
-// time has passed. A later order counts if it is for less time.
+// time has passed, that of whichever order is up first.
 func (s *sessionSupervisor) stop(o stopOrder) {
 	s.change(func(st *sessiondir.Status) {
 		st.State = sessiondir.Stopping
@@ -212,13 +214,19 @@ const groupPoll = 20 * time.Millisecond
 // the size changes once more than that, so that the command paints everything
 // anew.
 func (s *sessionSupervisor) resize(rows, cols uint16, repaint bool) {
-	size := func(rows uint32) { _ = s.files.resize(&wire.WindowSize{Rows: rows, Cols: uint32(cols)}) }
-	if repaint && rows > 1 {
-		size(uint32(rows) - 1)
-		time.AfterFunc(repaintTime, func() { size(uint32(rows)) })
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.rows, s.cols = uint32(rows), uint32(cols)
+	if !repaint || rows < 2 {
+		_ = s.files.resize(&wire.WindowSize{Rows: s.rows, Cols: s.cols}) // the command may have ended
 		return
 	}
-	size(uint32(rows))
+	_ = s.files.resize(&wire.WindowSize{Rows: s.rows - 1, Cols: s.cols})
+	time.AfterFunc(repaintTime, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		_ = s.files.resize(&wire.WindowSize{Rows: s.rows, Cols: s.cols})
+	})
 }
 
 // repaintTime is what a command gets to notice that the size has changed,

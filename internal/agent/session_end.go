@@ -16,9 +16,9 @@ import (
 	"banger/internal/sessiondir"
 )
 
-// machineGrace is what sessions get to end when their machine is to end: less
-// than an init gives (termGrace is ours).
-const machineGrace = 2 * time.Second
+// machineGrace is what sessions get to end when their machine is to end. It counts
+// against the daemon's grace, as initTime and termGrace do after it.
+const machineGrace = time.Second
 
 // StopSession implements the method of the protocol.
 func (s service) StopSession(ctx context.Context, req *connect.Request[wire.StopSessionRequest]) (*connect.Response[wire.StopSessionResponse], error) {
@@ -40,6 +40,9 @@ func (s service) SignalSession(ctx context.Context, req *connect.Request[wire.Si
 	case errors.As(err, &refused):
 		return nil, invalid(refused)
 	case err != nil:
+		if _, ended := s.sessions.running(st.Id); ended != nil {
+			return nil, ended
+		}
 		return nil, err
 	}
 	if st, err = s.sessions.get(st.Id); err != nil {
@@ -52,11 +55,16 @@ func (s service) SignalSession(ctx context.Context, req *connect.Request[wire.Si
 // session.
 func (s service) DeleteSession(ctx context.Context, req *connect.Request[wire.DeleteSessionRequest]) (*connect.Response[wire.DeleteSessionResponse], error) {
 	id := req.Msg.Id
-	_, err := s.sessions.stop(ctx, id, stopOrder{})
-	if code := connect.CodeOf(err); err != nil && code != connect.CodeNotFound && code != connect.CodeFailedPrecondition {
+	if err := checkID(id); err != nil {
 		return nil, err
 	}
-	if err := os.RemoveAll(s.sessions.path(id)); err != nil {
+	// Whatever its status says: a guest may have garbled it. One whose
+	// supervisor is yet to listen finds no directory then, and ends.
+	order := []byte("{}")
+	if err := s.sessions.control(ctx, id, frameStop, order, true); err != nil && s.sessions.listens(id) {
+		return nil, err
+	}
+	if err := errors.Join(os.RemoveAll(s.sessions.path(id)), os.RemoveAll(s.sessions.socket(id))); err != nil {
 		return nil, connect.NewError(connect.CodeInternal, err)
 	}
 	return connect.NewResponse(&wire.DeleteSessionResponse{}), nil

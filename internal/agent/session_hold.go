@@ -3,7 +3,7 @@ package agent
 import (
 	"context"
 	"encoding/binary"
-	"errors"
+	"time"
 )
 
 // A holder is who is attached to a session and has its input.
@@ -12,10 +12,10 @@ type holder struct {
 	taken chan string // gets the name of who takes the place; has room for it
 }
 
-// errHeld says who is attached.
-type errHeld struct{ name string }
+// heldError says who is attached.
+type heldError struct{ name string }
 
-func (e errHeld) Error() string { return e.name }
+func (e heldError) Error() string { return e.name }
 
 // hold makes h the one that is attached, unless somebody is and h is not to
 // take the place.
@@ -24,7 +24,7 @@ func (s *sessionSupervisor) hold(h *holder, take bool) error {
 	defer s.mu.Unlock()
 	if s.holder != nil {
 		if !take {
-			return errHeld{s.holder.name}
+			return heldError{s.holder.name}
 		}
 		s.holder.taken <- h.name
 	}
@@ -57,74 +57,76 @@ func (s *sessionSupervisor) serveAttach(ctx context.Context, c *sessionConn, hi 
 	if c.write(frameOK, nil) != nil {
 		return
 	}
-	input := make(chan []byte, 4)
-	go s.feed(ctx, input)
+	input, fed := make(chan []byte, attachWindow), make(chan struct{})
+	go func() {
+		defer close(fed)
+		s.feed(ctx, c, input)
+	}()
 	go func() {
 		select {
 		case by := <-h.taken:
+			cancel()
 			_ = c.write(frameTaken, []byte(by))
-			c.Close() // ends the loop below
+			c.Close() // ends what reads from it
 		case <-ctx.Done():
 		}
 	}()
-	defer close(input)
+	s.takeTyped(ctx, c, input, hi.ReadOnly)
+	close(input)
+	select { // what was typed last
+	case <-fed:
+	case <-time.After(lastTyped):
+	}
+}
+
+const (
+	// attachWindow is how many pieces of input may be on their way: who is
+	// attached sends no more until one was taken, so that its end is noticed
+	// while the command does not read.
+	attachWindow = 4
+	// lastTyped is what the command gets to read what was typed before
+	// somebody left.
+	lastTyped = 200 * time.Millisecond
+)
+
+// takeTyped does what the frames of who is attached ask for, until there are no
+// more.
+func (s *sessionSupervisor) takeTyped(ctx context.Context, c *sessionConn, input chan<- []byte, readOnly bool) {
 	repaint := true
 	for {
 		f, err := c.read()
 		if err != nil {
 			return
 		}
-		if hi.ReadOnly {
-			continue // its end is all that counts
-		}
-		if f.kind == frameResize && len(f.data) == 4 {
+		switch {
+		case readOnly: // its end is all that counts
+		case f.kind == frameResize && len(f.data) == 4:
 			s.resize(binary.BigEndian.Uint16(f.data), binary.BigEndian.Uint16(f.data[2:]), repaint)
 			repaint = false
-			continue
-		}
-		if err := s.takeTyped(ctx, input, f); err != nil {
-			c.refuse(err)
-			return
+		case f.kind == frameSignal:
+			_ = s.signal(string(f.data)) // one that does not exist does nothing
+		case f.kind == frameData && len(f.data) > 0, f.kind == frameEOF:
+			select {
+			case input <- f.data:
+			case <-ctx.Done():
+				return
+			}
 		}
 	}
 }
 
-// takeTyped does what a frame of who is attached asks for.
-func (s *sessionSupervisor) takeTyped(ctx context.Context, input chan<- []byte, f frame) error {
-	data := f.data
-	switch f.kind {
-	case frameSignal:
-		return s.signal(string(f.data))
-	case frameEOF:
-		data = nil
-	case frameData:
-		if len(data) == 0 {
-			return nil
-		}
-	default:
-		return errors.New("a frame of no known kind")
-	}
-	select {
-	case input <- data:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-// feed writes to the input what comes, piece by piece; nil ends it. What the
-// command does not take is dropped, as with an exec.
-func (s *sessionSupervisor) feed(ctx context.Context, input <-chan []byte) {
+// feed writes to the input what comes, piece by piece, and says so; an empty
+// piece ends it. What the command does not take is dropped, as with an exec.
+func (s *sessionSupervisor) feed(ctx context.Context, c *sessionConn, input <-chan []byte) {
 	for b := range input {
-		leave, err := s.input.begin(ctx)
-		if err != nil {
-			continue
+		if leave, err := s.input.begin(ctx); err == nil {
+			if len(b) == 0 {
+				_ = s.endInput(ctx)
+			} else {
+				_, _ = s.input.write(ctx, b)
+			}
+			leave()
 		}
-		if b == nil {
-			s.closeInput()
-		} else {
-			_, _ = s.input.write(ctx, b)
-		}
-		leave()
+		_ = c.write(frameWritten, make([]byte, 8)) // it may have gone
 	}
 }

@@ -46,15 +46,17 @@ func (in *sessionInput) write(ctx context.Context, b []byte) (int, error) {
 		return 0, errNoInput
 	}
 	f := in.files.input
-	stop := context.AfterFunc(ctx, func() { f.SetWriteDeadline(time.Unix(1, 0)) })
+	cut := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() { f.SetWriteDeadline(time.Unix(1, 0)); close(cut) })
 	n, err := f.Write(b)
 	if !stop() {
+		<-cut // it was begun, and must not come after this
 		f.SetWriteDeadline(time.Time{})
 	}
 	switch {
 	case err == nil:
 		return n, nil
-	case errors.Is(err, os.ErrDeadlineExceeded):
+	case ctx.Err() != nil:
 		return n, context.Cause(ctx)
 	case errors.Is(err, syscall.EPIPE), errors.Is(err, syscall.EIO), errors.Is(err, os.ErrClosed), errors.Is(err, io.ErrClosedPipe):
 		return n, errNoInput
@@ -62,13 +64,19 @@ func (in *sessionInput) write(ctx context.Context, b []byte) (int, error) {
 	return n, err
 }
 
-// close ends the input. A terminal stays open: the end is typed. It may be
-// called twice.
-func (in *sessionInput) close() {
+// end ends the input. A terminal stays open: the end is typed, each time.
+// Preconditions: the turn is the caller's.
+func (in *sessionInput) end(ctx context.Context) error {
+	if in.files.tty != nil {
+		const endOfTransmission = 4
+		_, err := in.write(ctx, []byte{endOfTransmission})
+		return err
+	}
 	in.files.closeInput()
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	in.open = in.files.tty != nil
+	in.open = false
+	return nil
 }
 
 func (in *sessionInput) isOpen() bool {

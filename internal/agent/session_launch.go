@@ -7,9 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"runtime"
 	"strconv"
-	"sync"
 	"syscall"
 	"time"
 
@@ -36,7 +34,7 @@ func (u *unborn) close() {
 	u.says.Close()
 }
 
-// launch starts a supervisor; a spare one whenever nobody else wants to run.
+// launch starts a supervisor, or one that rehearses first, as a spare.
 func (s *sessions) launch(spare bool) (*unborn, error) {
 	in, tell, err := os.Pipe()
 	if err != nil {
@@ -56,12 +54,10 @@ func (s *sessions) launch(spare bool) (*unborn, error) {
 		Stdin: in, Stderr: os.Stderr, ExtraFiles: []*os.File{out},
 		SysProcAttr: &syscall.SysProcAttr{Setsid: true},
 	}
-	start := s.spawn.startApart
 	if spare {
 		cmd.Args = append(cmd.Args, s.run)
-		start = func(cmd *exec.Cmd) error { return whenIdle(func() error { return s.spawn.startApart(cmd) }) }
 	}
-	if err := start(cmd); err != nil {
+	if err := s.spawn.startApart(cmd); err != nil {
 		u.close()
 		return nil, fmt.Errorf("start its supervisor: %w", err)
 	}
@@ -71,27 +67,15 @@ func (s *sessions) launch(spare bool) (*unborn, error) {
 // idleNice is the lowest priority (setpriority(2)).
 const idleNice = 19
 
-// whenIdle starts a process that runs at the lowest priority, which it inherits
-// from the thread that forks it, until it changes that itself.
-func whenIdle(start func() error) error {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	// Best effort, both ways: the agent is root in its guest.
-	_ = unix.Setpriority(unix.PRIO_PROCESS, 0, idleNice)
-	defer unix.Setpriority(unix.PRIO_PROCESS, 0, 0)
-	return start()
-}
-
-// hurry gives this process the ordinary priority, thread by thread, for each has its
-// own.
-func hurry() {
+// setPriority gives this process a priority, thread by thread, for each has its own.
+func setPriority(nice int) {
 	tasks, err := os.ReadDir("/proc/self/task")
 	if err != nil {
 		return
 	}
 	for _, t := range tasks {
 		if id, err := strconv.Atoi(t.Name()); err == nil {
-			_ = unix.Setpriority(unix.PRIO_PROCESS, id, 0)
+			_ = unix.Setpriority(unix.PRIO_PROCESS, id, nice)
 		}
 	}
 }
@@ -109,17 +93,17 @@ func (u *unborn) begin(ctx context.Context, told []byte) (st sessiondir.Status, 
 	f, err := readFrame(u.says)
 	switch {
 	case err != nil:
-		return st, errGone{err}
+		return st, goneError{err}
 	case f.kind != frameOK:
 		return st, errors.New(string(f.data))
 	}
 	return st, json.Unmarshal(f.data, &st)
 }
 
-// errGone is the error of a supervisor that ended without a word.
-type errGone struct{ error }
+// goneError is the error of a supervisor that ended without a word.
+type goneError struct{ error }
 
-func (e errGone) Error() string { return "its supervisor ended: " + e.error.Error() }
+func (e goneError) Error() string { return "its supervisor ended: " + e.error.Error() }
 
 // supervise starts a session: with the supervisor that is ready, if there is one.
 func (s *sessions) supervise(ctx context.Context, spec *sessionSpec) (sessiondir.Status, error) {
@@ -130,7 +114,7 @@ func (s *sessions) supervise(ctx context.Context, spec *sessionSpec) (sessiondir
 	defer s.spare.prepare(s)
 	if u := s.spare.take(); u != nil {
 		st, err := u.begin(ctx, told)
-		if !errors.As(err, new(errGone)) || ctx.Err() != nil {
+		if !errors.As(err, new(goneError)) || ctx.Err() != nil {
 			return st, err
 		}
 	}
@@ -139,69 +123,4 @@ func (s *sessions) supervise(ctx context.Context, spec *sessionSpec) (sessiondir
 		return sessiondir.Status{}, err
 	}
 	return u.begin(ctx, told)
-}
-
-// A spare is a supervisor that is started ahead, for that is most of what the start
-// of a session takes: a program starts, and does everything for the first time.
-// There is one for a while after each start.
-type spare struct {
-	mu    sync.Mutex
-	u     *unborn     // nil: there is none
-	timer *time.Timer // of what is to become of it
-}
-
-const (
-	// spareDelay is what a session that has just been started gets first.
-	spareDelay = 50 * time.Millisecond
-	// spareTime is how long a spare supervisor waits for a session.
-	spareTime = 5 * time.Minute
-)
-
-// take returns the spare supervisor, if there is one.
-func (p *spare) take() *unborn {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	u := p.u
-	p.u = nil
-	return u
-}
-
-// prepare sees to it that there will be a spare supervisor soon, for a while.
-func (p *spare) prepare(s *sessions) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.timer != nil {
-		p.timer.Stop()
-	}
-	p.timer = time.AfterFunc(spareDelay, func() {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		p.timer = time.AfterFunc(spareTime, p.drop)
-		if p.u != nil {
-			return
-		}
-		// What goes wrong is told by the next start, that does without.
-		if u, err := s.launch(true); err == nil {
-			go p.keep(u)
-		}
-	})
-}
-
-// keep makes a supervisor the spare one as soon as it is ready.
-func (p *spare) keep(u *unborn) {
-	err := u.await()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if err != nil || p.u != nil {
-		u.close()
-		return
-	}
-	p.u = u
-}
-
-// drop ends the spare supervisor, if there is one.
-func (p *spare) drop() {
-	if u := p.take(); u != nil {
-		u.close()
-	}
 }

@@ -62,8 +62,34 @@ func logMessage(c sessiondir.Chunk) *wire.SessionLogsResponse {
 	return &wire.SessionLogsResponse{Stream: string(c.Stream), Offset: c.Offset, Data: c.Data, Mark: c.Mark}
 }
 
+// Where one chunk comes within gather of the one before and is small, more are on
+// their way: they are waited for that long, so that a command that writes little
+// at a time does not have every bit carried on by itself.
+const (
+	gather     = 10 * time.Millisecond
+	smallChunk = 16 << 10
+)
+
+// gathered is emit that lets more of a log come together.
+func gathered(ctx context.Context, emit func(sessiondir.Chunk) error) func(sessiondir.Chunk) error {
+	var last time.Time
+	return func(c sessiondir.Chunk) error {
+		if err := emit(c); err != nil {
+			return err
+		}
+		soon := time.Since(last) < gather
+		last = time.Now()
+		if !soon || len(c.Data) > smallChunk {
+			return nil
+		}
+		defer func() { last = time.Now() }()
+		return pause(ctx, gather)
+	}
+}
+
 // follow gives what a session writes until it has ended.
 func (s *sessions) follow(ctx context.Context, id string, q sessiondir.Query, emit func(sessiondir.Chunk) error) error {
+	emit = gathered(ctx, emit)
 	w := s.watch.watch(s.path(id))
 	defer w.stop()
 	look := true // whether it has ended

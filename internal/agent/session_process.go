@@ -2,11 +2,14 @@ package agent
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 
 	"banger/internal/sessiondir"
 )
@@ -30,10 +33,14 @@ func identify(pid int) sessiondir.Process {
 	return sessiondir.Process{PID: pid, Start: stat.start}
 }
 
-// alive reports whether a process runs. A zombie does not.
+// alive reports whether a process runs. A zombie does not; one of which nothing
+// can be learned at the moment does.
 func alive(p sessiondir.Process) bool {
 	stat, err := readStat(p.PID)
-	return err == nil && stat.start == p.Start && stat.state != 'Z' && stat.state != 'X'
+	if err != nil {
+		return !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ESRCH)
+	}
+	return stat.start == p.Start && stat.state != 'Z' && stat.state != 'X'
 }
 
 // procStat is what is of use in /proc/PID/stat (proc_pid_stat(5)).

@@ -87,13 +87,14 @@ func (x *sending) run(ctx context.Context) (*connect.Response[wire.SendSessionRe
 	res := &wire.SendSessionResponse{BytesWritten: x.n}
 	var refused refusedError
 	switch {
+	case err == nil:
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
 		res.TimedOut = true
 	case ctx.Err() != nil:
 		return nil, connect.NewError(connect.CodeCanceled, ctx.Err())
 	case errors.As(err, &refused):
 		res.Refused = refused.why
-	case err != nil:
+	default:
 		if res.Refused = x.ended(); res.Refused == "" {
 			return nil, err
 		}

@@ -3,7 +3,6 @@ package agent
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -42,6 +41,8 @@ type sessionSupervisor struct {
 	status   sessiondir.Status
 	stopping *stopOrder // nil: nobody wants it to end
 	holder   *holder    // of the input; nil: nobody is attached
+	rows     uint32     // of the terminal, as it was last asked for
+	cols     uint32
 }
 
 // superviseSession is the supervisor's process. A spare one is given a directory
@@ -58,8 +59,9 @@ func superviseSession(spare []string) int {
 	ready := os.NewFile(readyFD, "ready")
 	unix.CloseOnExec(readyFD)
 	if len(spare) > 0 {
+		setPriority(idleNice)
 		rehearse(spare[0])
-		hurry()
+		setPriority(0)
 		_ = writeFrame(ready, frameOK, nil)
 	}
 	told, err := io.ReadAll(os.Stdin)
@@ -186,7 +188,7 @@ func (s *sessionSupervisor) run() {
 	s.p.awaitEnd()
 	s.awaitGroup()
 	ws, err := s.p.wait()
-	if ws.Signaled() && ws.Signal() == unix.SIGTERM {
+	if ws.Signaled() && ws.Signal() == unix.SIGTERM && !s.isStopping() {
 		// By an init that ends every process, of which ours hears too.
 		_ = pause(context.Background(), initWord)
 	}
@@ -195,9 +197,17 @@ func (s *sessionSupervisor) run() {
 	}
 	outputs.Wait()
 	s.files.close()
-	err = errors.Join(err, s.logs.Close())
+	if err := s.logs.Close(); err != nil {
+		fmt.Fprintln(os.Stderr, "session:", err) // what is missing, a mark tells
+	}
 	s.conclude(ws, err)
 	os.Remove(s.spec.Socket)
+}
+
+func (s *sessionSupervisor) isStopping() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.stopping != nil
 }
 
 // initWord is what the signal of the guest's init gets to reach us, after it has

@@ -447,3 +447,39 @@ func FuzzFrame(f *testing.F) {
 		}
 	})
 }
+
+// There is a spare supervisor soon after a start, and none after it was dropped.
+// One that died is done without.
+func TestSessionSpare(t *testing.T) {
+	s := &sessions{dir: t.TempDir(), run: t.TempDir(), log: testLog(t), spawn: newSpawner()}
+	ready := func() *unborn {
+		s.spare.prepare(s)
+		for {
+			if u := s.spare.take(); u != nil {
+				return u
+			}
+			must(t, pause(testContext(t), time.Millisecond))
+		}
+	}
+	ready().close()
+	u := ready()
+	u.tell.Close() // it ends
+	s.spare.mu.Lock()
+	s.spare.u = u
+	s.spare.mu.Unlock()
+	id := newID()
+	must(t, os.Mkdir(s.path(id), 0o700))
+	st, err := s.supervise(testContext(t), &sessionSpec{
+		Dir: s.path(id), Socket: s.socket(id), Path: "/bin/true", Args: []string{"true"}, Cwd: "/", Stdin: stdinClosed,
+	})
+	if err != nil || st.State != sessiondir.Running {
+		t.Errorf("without the spare: %+v, %v", st, err)
+	}
+	s.spare.drop()
+	for alive(st.Supervisor) {
+		must(t, pause(testContext(t), time.Millisecond))
+	}
+	if u := s.spare.take(); u != nil {
+		t.Error("there is a spare after drop")
+	}
+}

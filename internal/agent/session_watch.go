@@ -34,7 +34,6 @@ type dirWatch struct {
 	changed chan struct{} // has room for one
 	status  atomic.Bool   // the file "status" was replaced
 	polls   bool          // the kernel has no watch for us
-	told    time.Time     // when it was last told of a change
 }
 
 const (
@@ -43,11 +42,6 @@ const (
 	recheck = 2 * time.Second
 	// poll is how often it does where the kernel tells of nothing.
 	poll = 40 * time.Millisecond
-	// Where one change comes within busy of the one before, more are on their
-	// way: they are waited for, so that a command that writes little at a time
-	// does not have every bit carried on by itself.
-	busy   = 10 * time.Millisecond
-	gather = 10 * time.Millisecond
 )
 
 // watch begins to watch a directory; stop ends it.
@@ -175,11 +169,7 @@ func (dw *dirWatch) wait(ctx context.Context) (woke bool, err error) {
 	defer t.Stop()
 	select {
 	case <-dw.changed:
-		if time.Since(dw.told) < busy {
-			err = pause(ctx, gather)
-		}
-		dw.told = time.Now()
-		return false, err
+		return false, nil
 	case <-t.C:
 		return true, nil
 	case <-ctx.Done():

@@ -11,6 +11,7 @@ package disk
 
 import (
 	"context"
+	"errors"
 	"io"
 )
 
@@ -76,6 +77,10 @@ type Work interface {
 	// Path is where it stands; pure.
 	Path(l Layer) string
 }
+
+// ErrDamaged is what reading a work disk meets that makes no sense: it will not
+// another time either.
+var ErrDamaged = errors.New("damaged")
 
 // Files are those on a work disk, written by a guest that may be hostile:
 // reading them is bounded, and follows no link.

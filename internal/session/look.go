@@ -10,8 +10,10 @@ import (
 
 	"connectrpc.com/connect"
 
+	"banger/internal/disk"
 	"banger/internal/errkind"
 	"banger/internal/guest/wire"
+	"banger/internal/sessiondir"
 	"banger/internal/vm"
 )
 
@@ -100,8 +102,13 @@ func (m *Manager) readDisk(ctx context.Context, v vm.VM, ids []ID) []Change {
 			return append(changes, planNoted(ids[len(changes):], context.Cause(ctx).Error())...)
 		}
 		n := ended(st)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			n.LastError = printable(fmt.Sprintf("read its status on the work disk of %q: %v", v.Name, err))
+		why := printable(fmt.Sprintf("read its status on the work disk of %q: %v", v.Name, err))
+		switch {
+		case err == nil, errors.Is(err, fs.ErrNotExist):
+		case errors.Is(err, sessiondir.ErrGarbled), errors.Is(err, disk.ErrDamaged):
+			n.LastError = why
+		default:
+			n = Seen{LastError: why} // another time it may be read
 		}
 		changes = append(changes, Change{id, n})
 	}

@@ -2,7 +2,6 @@ package session_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io/fs"
 	"math"
@@ -11,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"banger/internal/disk"
 	"banger/internal/errkind"
 	"banger/internal/guest/wire"
 	"banger/internal/session"
@@ -221,9 +221,9 @@ func TestMachineStoppedBadDisk(t *testing.T) {
 	if s := b.show("one"); s.Status != session.Running || s.LastError != `the work disk of "web" could not be read within 50ms` {
 		t.Errorf("shown %+v", s)
 	}
-	b.disks.wait, b.disks.err = false, errors.New("bad magic\x1b")
+	b.disks.wait, b.disks.err = false, fmt.Errorf("%w: bad magic\x1b", disk.ErrDamaged)
 	b.restart()
-	if s := b.show("one"); s.Status != session.Failed || s.FailedMessage != "machine stopped" || s.LastError != `read its status on the work disk of "web": bad magic` {
+	if s := b.show("one"); s.Status != session.Failed || s.FailedMessage != "machine stopped" || s.LastError != `read its status on the work disk of "web": damaged: bad magic` {
 		t.Errorf("shown %+v", s)
 	}
 }

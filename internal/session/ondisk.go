@@ -37,6 +37,9 @@ var _ Disks = OnDisk{}
 func (d OnDisk) Status(ctx context.Context, machine vm.ID, id ID) (st *wire.SessionStatus, err error) {
 	err = d.read(ctx, machine, id, func(dir workDir) error {
 		s, err := sessiondir.ReadStatus(dir)
+		if cerr := dir.work.Check(); cerr != nil {
+			return cerr
+		}
 		if err != nil {
 			return err
 		}
@@ -45,7 +48,7 @@ func (d OnDisk) Status(ctx context.Context, machine vm.ID, id ID) (st *wire.Sess
 			Code: int32(s.Code), Signal: s.Signal, Stage: s.Stage, Message: s.Message,
 			StartedNs: nanoseconds(s.StartedAt), EndedNs: nanoseconds(s.EndedAt),
 		}
-		return dir.work.Check()
+		return nil
 	})
 	if err != nil {
 		return nil, err
@@ -60,12 +63,16 @@ func (d OnDisk) Logs(ctx context.Context, machine vm.ID, id ID, r *wire.SessionL
 		if err := dir.exists(q.Streams); err != nil {
 			return err
 		}
-		return sessiondir.Read(ctx, dir, q, func(c sessiondir.Chunk) error {
+		err := sessiondir.Read(ctx, dir, q, func(c sessiondir.Chunk) error {
 			if err := dir.work.Check(); err != nil {
 				return err
 			}
 			return emit(&wire.SessionLogsResponse{Stream: string(c.Stream), Offset: c.Offset, Data: c.Data, Mark: c.Mark})
 		})
+		if cerr := dir.work.Check(); cerr != nil {
+			return cerr // what was made of the rest may be nonsense
+		}
+		return err
 	})
 }
 
@@ -113,8 +120,10 @@ func (d workDir) Open(name string) (sessiondir.File, error) {
 // exists says whether a log of a stream is there, or why it cannot be seen.
 func (d workDir) exists(streams []sessiondir.Stream) (err error) {
 	for _, s := range streams {
-		if _, err = d.Open(string(s) + ".log"); !errors.Is(err, fs.ErrNotExist) {
-			return nil // what else there is to it, reading tells
+		for _, name := range []string{".log", ".log.1"} {
+			if _, err = d.Open(string(s) + name); !errors.Is(err, fs.ErrNotExist) {
+				return nil // what else there is to it, reading tells
+			}
 		}
 	}
 	return err

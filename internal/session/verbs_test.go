@@ -152,9 +152,11 @@ func TestStopOfASilentGuest(t *testing.T) {
 	b := newBed(t)
 	b.start("one", session.Closed)
 	b.SetPatience(100 * time.Millisecond)
+	silence := make(chan struct{})
+	defer close(silence)
 	b.guest().SetHook(func(ctx context.Context, at string) error {
 		if strings.HasSuffix(at, "StopSession") {
-			<-ctx.Done()
+			<-silence // also when the guest hears that nobody waits any more
 		}
 		return nil
 	})

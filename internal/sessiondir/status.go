@@ -133,10 +133,18 @@ func Reserve(dir string) error {
 // Message are cut and made printable; what is out of range otherwise is an
 // error, and the status before stands. On a full disk it takes the room that
 // [Reserve] keeps.
-func (s Status) Write(dir string) error { return s.store(dir, atomicfile.Write) }
+func (s Status) Write(dir string) error {
+	return s.store(dir, func(path string, data []byte, mode os.FileMode) error {
+		err := atomicfile.Write(path, data, mode)
+		if errors.Is(err, syscall.ENOSPC) {
+			return useSpare(dir, data)
+		}
+		return err
+	})
+}
 
 // Replace is [Status.Write] of a status that need not survive a crash: one of a
-// session that goes on has no meaning after it.
+// session that goes on has no meaning after it. It leaves the room that is kept.
 func (s Status) Replace(dir string) error { return s.store(dir, atomicfile.Replace) }
 
 // store writes a status in one of the ways of atomicfile.
@@ -152,9 +160,6 @@ func (s Status) store(dir string, write func(string, []byte, os.FileMode) error)
 	}
 	data = append(data, '\n')
 	err = write(filepath.Join(dir, statusFile), data, 0o600)
-	if errors.Is(err, syscall.ENOSPC) {
-		err = useSpare(dir, data)
-	}
 	if err != nil {
 		return fmt.Errorf("write status: %w", err)
 	}
@@ -165,7 +170,7 @@ func (s Status) store(dir string, write func(string, []byte, os.FileMode) error)
 // status.
 func useSpare(dir string, data []byte) error {
 	spare := filepath.Join(dir, spareFile)
-	f, err := os.OpenFile(spare, os.O_WRONLY|syscall.O_NOFOLLOW, 0)
+	f, err := os.OpenFile(spare, os.O_WRONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return err
 	}

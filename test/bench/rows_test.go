@@ -144,7 +144,7 @@ func lifeOf(t *testing.T, records int) func() time.Duration {
 	m := lifecycle.New(lifecycle.Deps{
 		Records: st, Handles: handle.NewCache(func(id vm.ID) string { return paths.VM(string(id)).Handles() }),
 		Finder: mech.Finder, Drivers: mech.Drivers, Default: mech.DefaultDriver, Work: mech.Work,
-		Network: mech.Network, DNS: mech.Names, Images: mech.Images, Kernels: mech.Kernels,
+		Network: mech.Network, Limits: mech.Limits, DNS: mech.Names, Images: mech.Images, Kernels: mech.Kernels,
 		Boot: mech.Boot, Dialer: mech.Dialer, Host: mech.Host, Paths: paths, Config: conf, Log: log,
 		KnownHosts: sshkey.NewKnownHosts(paths.KnownHosts()),
 	})

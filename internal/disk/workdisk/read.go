@@ -16,7 +16,7 @@ import (
 func (d *Disks) Open(ctx context.Context, l disk.Layer) (disk.Files, error) {
 	fs, err := d.open(ctx, l)
 	if err != nil {
-		return nil, fmt.Errorf("read work disk: %w", err)
+		return nil, fmt.Errorf("read work disk: %w", told(err))
 	}
 	return fs, nil
 }
@@ -47,9 +47,25 @@ type files struct {
 }
 
 func (f *files) Open(path string) (disk.File, error) {
-	file, err := f.fs.Open(path)
+	opened, err := f.fs.Open(path)
 	if err != nil {
-		return nil, err
+		return nil, told(err)
 	}
-	return file, nil
+	return file{opened}, nil
+}
+
+// file is one of a disk.
+type file struct{ *ext4.File }
+
+func (f file) ReadAt(p []byte, off int64) (int, error) {
+	n, err := f.File.ReadAt(p, off)
+	return n, told(err)
+}
+
+// told says of damage that it is what [disk.ErrDamaged] is.
+func told(err error) error {
+	if errors.Is(err, ext4.ErrDamaged) || errors.Is(err, ext4.ErrNoFileSystem) {
+		return fmt.Errorf("%w: %w", disk.ErrDamaged, err)
+	}
+	return err
 }
