@@ -52,13 +52,13 @@ func superviseSession(spare []string) int {
 	// thread that started it (prctl(2), PR_SET_PDEATHSIG).
 	runtime.LockOSThread()
 	debug.SetGCPercent(gcPercent)
-	os.WriteFile("/proc/self/comm", []byte("banger-session"), 0)
 	// Whoever reads what we say may have gone; ignored it would be for the
 	// command too.
 	signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE, unix.SIGHUP)
 	ready := os.NewFile(readyFD, "ready")
 	unix.CloseOnExec(readyFD)
 	if len(spare) > 0 {
+		os.WriteFile("/proc/self/comm", []byte("banger-spare"), 0)
 		setPriority(idleNice)
 		rehearse(spare[0])
 		setPriority(0)
@@ -68,6 +68,7 @@ func superviseSession(spare []string) int {
 	if err != nil || len(told) == 0 {
 		return 1 // the agent has gone, or needs no other session
 	}
+	os.WriteFile("/proc/self/comm", []byte("banger-session"), 0)
 	s, err := beginSession(told)
 	if err != nil {
 		_ = writeFrame(ready, frameRefused, []byte(oneLine(err)))
