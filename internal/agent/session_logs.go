@@ -62,34 +62,29 @@ func logMessage(c sessiondir.Chunk) *wire.SessionLogsResponse {
 	return &wire.SessionLogsResponse{Stream: string(c.Stream), Offset: c.Offset, Data: c.Data, Mark: c.Mark}
 }
 
-// Where one chunk comes within gather of the one before and is small, more are on
-// their way: they are waited for that long, so that a command that writes little
-// at a time does not have every bit carried on by itself.
 const (
-	gather     = 10 * time.Millisecond
+	// gather is how long more is waited for where something came so soon after
+	// what was before it.
+	gather = 5 * time.Millisecond
+	// smallChunk is what is worth waiting for more, in bytes.
 	smallChunk = 16 << 10
 )
 
-// gathered is emit that lets more of a log come together.
-func gathered(ctx context.Context, emit func(sessiondir.Chunk) error) func(sessiondir.Chunk) error {
-	var last time.Time
-	return func(c sessiondir.Chunk) error {
-		if err := emit(c); err != nil {
-			return err
-		}
-		soon := time.Since(last) < gather
-		last = time.Now()
-		if !soon || len(c.Data) > smallChunk {
-			return nil
-		}
-		defer func() { last = time.Now() }()
-		return pause(ctx, gather)
+// A gatherer lets more of a stream come together where little comes at a time,
+// which is carried on at the price of much. What comes alone is not kept waiting.
+type gatherer struct{ last time.Time }
+
+// took is called when n bytes were carried on, before the next are looked for.
+func (g *gatherer) took(ctx context.Context, n int) {
+	if time.Since(g.last) < gather && n < smallChunk {
+		_ = pause(ctx, gather) // who was waited for finds out
 	}
+	g.last = time.Now()
 }
 
 // follow gives what a session writes until it has ended.
 func (s *sessions) follow(ctx context.Context, id string, q sessiondir.Query, emit func(sessiondir.Chunk) error) error {
-	emit = gathered(ctx, emit)
+	var g gatherer
 	w := s.watch.watch(s.path(id))
 	defer w.stop()
 	look := true // whether it has ended
@@ -105,5 +100,8 @@ func (s *sessions) follow(ctx context.Context, id string, q sessiondir.Query, em
 		var err error
 		look, err = w.wait(ctx)
 		return false, err
-	}, emit)
+	}, func(c sessiondir.Chunk) error {
+		defer g.took(ctx, len(c.Data))
+		return emit(c)
+	})
 }

@@ -182,8 +182,13 @@ func (s *sessionSupervisor) run() {
 	var outputs sync.WaitGroup
 	for i, o := range s.files.outputs {
 		outputs.Go(func() {
+			var g gatherer
 			// What cannot be read is not there to be kept.
-			_ = copyOutput(o.f, func(b []byte) error { s.logs.Write(streams[i], b); return nil })
+			_ = copyOutput(o.f, func(b []byte) error {
+				s.logs.Write(streams[i], b)
+				g.took(context.Background(), len(b))
+				return nil
+			})
 		})
 	}
 	s.p.awaitEnd()

@@ -105,15 +105,18 @@ func (w *dirWatcher) closeIfIdle() {
 	}
 }
 
-// read tells watchers of events, until f is closed.
+// read tells watchers of events, until f is closed. Where many come in a row the
+// kernel makes one of those that are alike, if they are left for a while.
 func (w *dirWatcher) read(f *os.File) {
 	buf := make([]byte, 16<<10)
+	var g gatherer
 	for {
 		n, err := f.Read(buf)
 		if err != nil {
 			return
 		}
 		w.tell(buf[:n])
+		g.took(context.Background(), 0)
 	}
 }
 
