@@ -147,12 +147,18 @@ func TestSessionAttachAgain(t *testing.T) {
 	}
 }
 
+// paints tells its size each time that it is told to paint itself, and what it
+// reads.
+const paints = `stty -echo; exec 3<&0; trap "stty size <&3" WINCH
+(trap - WINCH; while read -r line; do echo got $line; [ "$line" = q ] && exit 6; done) <&3 &
+echo up; while :; do wait $!; code=$?; [ $code -lt 128 ] && exit $code; done`
+
 // A session on a terminal has a size, which who attaches brings along, and is
 // made to paint itself anew.
 func TestSessionTerminal(t *testing.T) {
 	b := newSessionBed(t)
 	st := b.startWith(&wire.StartSessionRequest{Stdin: "pty", Command: &wire.ExecStart{
-		Argv: []string{"bash", "--norc", "-c", "stty -echo; trap 'stty size' WINCH; echo up; while :; do read -t 0.02 -r line && echo got $line; [ \"$line\" = q ] && exit 6; done"},
+		Argv: []string{"bash", "--norc", "-c", paints},
 		Cwd:  "/", Tty: &wire.Terminal{Term: "vt100", Size: &wire.WindowSize{Rows: 20, Cols: 70}},
 	}})
 	for b.log(st.Id, sessiondir.Stdout, false) == "" { // until it has its trap

@@ -88,7 +88,7 @@ func (x *sending) run(ctx context.Context) (*connect.Response[wire.SendSessionRe
 	var refused refusedError
 	switch {
 	case err == nil:
-	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+	case errors.Is(ctx.Err(), context.DeadlineExceeded), errors.Is(err, context.DeadlineExceeded): // a dial may know it first
 		res.TimedOut = true
 	case ctx.Err() != nil:
 		return nil, connect.NewError(connect.CodeCanceled, ctx.Err())
