@@ -87,11 +87,11 @@ func (s *sessions) read(id string) (*wire.SessionStatus, error) {
 	case !st.State.Final() && died(st):
 		// It may have ended in good order since.
 		if now, err := sessiondir.ReadStatus(dir); err == nil && now.State.Final() {
-			return sessionStatus(id, now), nil
+			return now.Wire(id), nil
 		}
 		st = correct(st)
 	}
-	return sessionStatus(id, st), nil
+	return st.Wire(id), nil
 }
 
 // died reports whether a session whose status calls it alive is not.
@@ -122,21 +122,4 @@ func (s *sessions) ids() ([]string, error) {
 		return nil, err
 	}
 	return slices.DeleteFunc(names, func(name string) bool { return checkID(name) != nil }), nil
-}
-
-// sessionStatus is the message for a status.
-func sessionStatus(id string, st sessiondir.Status) *wire.SessionStatus {
-	return &wire.SessionStatus{
-		Id: id, State: string(st.State), Pid: int32(st.Command.PID),
-		Code: int32(st.Code), Signal: st.Signal, Stage: st.Stage, Message: st.Message,
-		StartedNs: nanoseconds(st.StartedAt), EndedNs: nanoseconds(st.EndedAt), StdinOpen: st.StdinOpen,
-	}
-}
-
-// nanoseconds since 1970; 0 for the zero time.
-func nanoseconds(t time.Time) int64 {
-	if t.IsZero() {
-		return 0
-	}
-	return t.UnixNano()
 }

@@ -146,7 +146,7 @@ func (x *attachment) output(ctx context.Context) error {
 				q.From = map[sessiondir.Stream]int64{stream: from[i] - 1}
 			}
 			errs[i] = x.s.follow(ctx, x.start.Id, q, func(c sessiondir.Chunk) error {
-				return x.send(&wire.AttachSessionResponse{Msg: &wire.AttachSessionResponse_Output{Output: logMessage(c)}})
+				return x.send(&wire.AttachSessionResponse{Msg: &wire.AttachSessionResponse_Output{Output: c.Wire()}})
 			})
 		})
 	}

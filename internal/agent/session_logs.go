@@ -24,7 +24,7 @@ func (s service) SessionLogs(ctx context.Context, req *connect.Request[wire.Sess
 	if err != nil {
 		return err
 	}
-	emit := func(c sessiondir.Chunk) error { return stream.Send(logMessage(c)) }
+	emit := func(c sessiondir.Chunk) error { return stream.Send(c.Wire()) }
 	dir := sessiondir.OSDir(s.sessions.path(in.Id))
 	if !in.Follow {
 		return sessiondir.Read(ctx, dir, q, emit)
@@ -32,18 +32,12 @@ func (s service) SessionLogs(ctx context.Context, req *connect.Request[wire.Sess
 	return s.sessions.follow(ctx, in.Id, q, emit)
 }
 
-// logQuery is what a request asks for.
+// logQuery is what a request asks for, if it makes sense.
 func logQuery(in *wire.SessionLogsRequest) (sessiondir.Query, error) {
-	q := sessiondir.Query{Tail: int(in.Tail), From: make(map[sessiondir.Stream]int64)}
-	from := []int64{in.From, in.FromSecond}
-	for i, name := range in.Streams {
-		stream := sessiondir.Stream(name)
-		if stream != sessiondir.Stdout && stream != sessiondir.Stderr || slices.Contains(q.Streams, stream) {
-			return q, invalid(fmt.Errorf("no stream %.40q", name))
-		}
-		q.Streams = append(q.Streams, stream)
-		if from[i] > 0 {
-			q.From[stream] = from[i] - 1
+	q := sessiondir.QueryOf(in)
+	for i, stream := range q.Streams {
+		if stream != sessiondir.Stdout && stream != sessiondir.Stderr || slices.Contains(q.Streams[:i], stream) {
+			return q, invalid(fmt.Errorf("no stream %.40q", stream))
 		}
 	}
 	switch {
@@ -52,14 +46,7 @@ func logQuery(in *wire.SessionLogsRequest) (sessiondir.Query, error) {
 	case in.Tail < 0, in.From < 0, in.FromSecond < 0:
 		return q, invalid(errors.New("logs from nowhere"))
 	}
-	if in.SinceNs != 0 {
-		q.Since = time.Unix(0, in.SinceNs)
-	}
 	return q, nil
-}
-
-func logMessage(c sessiondir.Chunk) *wire.SessionLogsResponse {
-	return &wire.SessionLogsResponse{Stream: string(c.Stream), Offset: c.Offset, Data: c.Data, Mark: c.Mark}
 }
 
 const (

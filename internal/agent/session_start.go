@@ -147,5 +147,5 @@ func (s *sessions) start(ctx context.Context, id string, spec *sessionSpec) (*wi
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(s.path(id)))
 	}
-	return sessionStatus(id, st), nil
+	return st.Wire(id), nil
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io/fs"
 	"path"
-	"time"
 
 	"banger/internal/disk"
 	"banger/internal/guest/wire"
@@ -43,11 +42,7 @@ func (d OnDisk) Status(ctx context.Context, machine vm.ID, id ID) (st *wire.Sess
 		if err != nil {
 			return err
 		}
-		st = &wire.SessionStatus{
-			Id: string(id), State: string(s.State), Pid: int32(s.Command.PID),
-			Code: int32(s.Code), Signal: s.Signal, Stage: s.Stage, Message: s.Message,
-			StartedNs: nanoseconds(s.StartedAt), EndedNs: nanoseconds(s.EndedAt),
-		}
+		st = s.Wire(string(id))
 		return nil
 	})
 	if err != nil {
@@ -58,7 +53,7 @@ func (d OnDisk) Status(ctx context.Context, machine vm.ID, id ID) (st *wire.Sess
 
 // Logs implements [Disks].
 func (d OnDisk) Logs(ctx context.Context, machine vm.ID, id ID, r *wire.SessionLogsRequest, emit func(*wire.SessionLogsResponse) error) error {
-	q := logQuery(r)
+	q := sessiondir.QueryOf(r)
 	return d.read(ctx, machine, id, func(dir workDir) error {
 		if err := dir.exists(q.Streams); err != nil {
 			return err
@@ -67,7 +62,7 @@ func (d OnDisk) Logs(ctx context.Context, machine vm.ID, id ID, r *wire.SessionL
 			if err := dir.work.Check(); err != nil {
 				return err
 			}
-			return emit(&wire.SessionLogsResponse{Stream: string(c.Stream), Offset: c.Offset, Data: c.Data, Mark: c.Mark})
+			return emit(c.Wire())
 		})
 		if cerr := dir.work.Check(); cerr != nil {
 			return cerr // what was made of the rest may be nonsense
@@ -83,23 +78,6 @@ func (d OnDisk) read(ctx context.Context, machine vm.ID, id ID, f func(workDir) 
 		return err
 	}
 	return errors.Join(f(workDir{work, path.Join(guestDir, string(id))}), work.Close())
-}
-
-func logQuery(r *wire.SessionLogsRequest) sessiondir.Query {
-	q := sessiondir.Query{Tail: int(r.Tail), From: make(map[sessiondir.Stream]int64)}
-	for i, from := range []int64{r.From, r.FromSecond} {
-		if i < len(r.Streams) {
-			stream := sessiondir.Stream(r.Streams[i])
-			q.Streams = append(q.Streams, stream)
-			if from > 0 {
-				q.From[stream] = from - 1
-			}
-		}
-	}
-	if r.SinceNs != 0 {
-		q.Since = time.Unix(0, r.SinceNs)
-	}
-	return q
 }
 
 // workDir is the directory of a session on a disk.
