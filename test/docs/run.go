@@ -3,6 +3,7 @@ package docs
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os/exec"
 	"slices"
@@ -62,11 +63,23 @@ func (e Example) run(c *exec.Cmd) error {
 		return fmt.Errorf("it ended (%v) before it was interrupted, after\n%s", err, out)
 	case <-out.reached:
 	}
-	if err := syscall.Kill(-c.Process.Pid, syscall.SIGINT); err != nil {
-		return err
+	return interruptUntil(c.Process.Pid, ended)
+}
+
+// interruptUntil interrupts a process group until its leader has ended, as it
+// likes. A person at a terminal presses ^C again, too: dash forgets one that
+// comes between its last output and the exec of its last command.
+func interruptUntil(pid int, ended <-chan error) error {
+	for {
+		if err := syscall.Kill(-pid, syscall.SIGINT); err != nil && !errors.Is(err, syscall.ESRCH) {
+			return err
+		}
+		select {
+		case <-ended:
+			return nil
+		case <-time.After(time.Second):
+		}
 	}
-	<-ended // as it likes
-	return nil
 }
 
 // compare says how what was printed, or the end, differs from what is shown.
