@@ -64,7 +64,7 @@ type Status struct {
 const (
 	statusFile = "status"
 	spareFile  = "status.spare"
-	maxWritten = 4 << 10  // bytes of what we write; a block
+	maxWritten = 8 << 10  // bytes of what we write: in JSON a character may take six (encoding/json, "<")
 	maxStatus  = 16 << 10 // bytes of its file
 	maxStage   = 64       // bytes
 	maxMessage = 1 << 10  // bytes

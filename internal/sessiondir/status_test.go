@@ -88,6 +88,22 @@ func TestStatusSpare(t *testing.T) {
 	}
 }
 
+// The longest status fits into the room that is kept for it.
+func TestStatusLongest(t *testing.T) {
+	dir := t.TempDir()
+	s := Status{State: Failed, Stage: strings.Repeat("<", maxStage), Message: strings.Repeat("<", maxMessage)}
+	if err := s.Write(dir); err != nil {
+		t.Fatal(err)
+	}
+	fi, err := os.Stat(filepath.Join(dir, statusFile))
+	if err != nil || fi.Size() > maxWritten {
+		t.Errorf("a status of %v bytes, %v", fi.Size(), err)
+	}
+	if got, err := ReadStatus(OSDir(dir)); err != nil || got.Message != s.Message {
+		t.Errorf("ReadStatus = %+v, %v", got, err)
+	}
+}
+
 func TestStatusGarbled(t *testing.T) {
 	for _, text := range []string{
 		"", "{", "null", "[]", `{"state":"running"} {}`,
