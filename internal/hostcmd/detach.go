@@ -26,6 +26,9 @@ type Detached struct {
 	// Cgroup is the directory of a cgroup of version 2 in which it starts. Empty:
 	// it leaves ours.
 	Cgroup string
+	// Idle: it gets a processor when nobody else wants it (sched(7), SCHED_IDLE),
+	// as far as the host lets us say so.
+	Idle bool
 	// UID and GID it runs as, with no supplementary groups but Groups.
 	// Nil: the caller's.
 	Credential *Credential
@@ -94,6 +97,9 @@ func (d Detached) Start() (*os.Process, error) {
 	}
 	if d.Cgroup == "" {
 		leaveCgroups(p.Pid)
+	}
+	if d.Idle {
+		_ = unix.SchedSetAttr(p.Pid, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_IDLE}, 0)
 	}
 	return p, nil
 }

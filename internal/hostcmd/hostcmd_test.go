@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"banger/internal/errkind"
 )
 
@@ -132,6 +134,31 @@ func TestDetachedOutput(t *testing.T) {
 	for path, want := range map[string]string{out.Name(): "out\n", log: "err\n"} {
 		if got, err := os.ReadFile(path); err != nil || string(got) != want {
 			t.Errorf("%s holds %q, %v", filepath.Base(path), got, err)
+		}
+	}
+}
+
+// One that is idle has that scheduling policy, and what it starts has it too.
+func TestDetachedIdle(t *testing.T) {
+	for _, tt := range []struct {
+		idle   bool
+		policy uint32
+	}{{false, unix.SCHED_NORMAL}, {true, unix.SCHED_IDLE}} {
+		p, err := Detached{
+			Argv: []string{"/bin/sleep", "60"}, Dir: "/", Log: filepath.Join(t.TempDir(), "log"), Idle: tt.idle,
+		}.Start()
+		if err != nil {
+			t.Fatal(err)
+		}
+		attr, err := unix.SchedGetAttr(p.Pid, 0)
+		if err != nil || attr.Policy != tt.policy {
+			t.Errorf("idle %t: policy %d, %v, want %d", tt.idle, attr.Policy, err, tt.policy)
+		}
+		if err := p.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := p.Wait(); err != nil {
+			t.Fatal(err)
 		}
 	}
 }
