@@ -25,19 +25,19 @@ var rank = map[string]int{
 	"internal/version": 0, "internal/failpoint": 0, "internal/ctxbody": 0,
 	"internal/undo": 0, "internal/keylock": 0,
 	"internal/flight": 0, "internal/apt": 1, "internal/filestore": 1,
-	"internal/atomicfile": 0, "internal/plainfile": 0, "internal/hostcmd": 0, "internal/guest/wire": 0,
-	"internal/cgroup": 0,
+	"internal/atomicfile": 0, "internal/plainfile": 0, "internal/sparse": 0, "internal/hostcmd": 0, "internal/guest/wire": 0,
+	"internal/cgroup": 0, "internal/trace": 0,
 
 	"internal/vm": 1, "internal/vmm": 1, "internal/disk": 1, "internal/network": 1,
-	"internal/image": 1, "internal/kernel": 1, "internal/guest": 1,
+	"internal/image": 1, "internal/kernel": 1, "internal/guest": 1, "internal/template": 1,
 	"internal/api": 1, "internal/config": 1, "internal/ext4": 1, "internal/sshkey": 1,
 	"internal/transfer": 1, "internal/vmm/vmmproc": 1, "internal/sessiondir": 1,
 
 	"internal/handle": 2, "internal/dns": 2, "internal/api/client": 2,
 	"internal/vmm/*": 2, "internal/disk/*": 2, "internal/network/*": 2,
-	"internal/image/*": 2, "internal/kernel/*": 2, "internal/guest/*": 2,
+	"internal/image/*": 2, "internal/kernel/*": 2, "internal/guest/*": 2, "internal/template/*": 2,
 
-	"internal/lifecycle": 3, "internal/session": 3, "internal/template": 3, "internal/doctor": 3,
+	"internal/lifecycle": 3, "internal/session": 3, "internal/doctor": 3,
 
 	"internal/store": 4, "internal/api/server": 4,
 	"internal/session/sessiontest": 4, // a guest, for tests alone
@@ -46,13 +46,13 @@ var rank = map[string]int{
 
 	"internal/daemon/daemontest": 6, // fakes for whole daemons, for tests alone
 
-	"cmd/*": 6, "test/*": 6, "test/lab/*": 7,
+	"cmd/*": 6, "test/*": 6, "test/bench/*": 6, "test/lab/*": 7,
 }
 
 // only lists, for a package with a narrow diet, everything it may import from this module.
 var only = map[string][]string{
-	"internal/cli":   {"internal/api", "internal/api/client", "internal/config", "internal/hostcmd", "internal/errkind", "internal/transfer", "internal/version", "internal/atomicfile"},
-	"internal/agent": {"internal/guest/wire", "internal/atomicfile", "internal/sessiondir", "internal/transfer", "internal/version"},
+	"internal/cli":   {"internal/api", "internal/api/client", "internal/config", "internal/hostcmd", "internal/errkind", "internal/transfer", "internal/version", "internal/atomicfile", "internal/trace"},
+	"internal/agent": {"internal/guest/wire", "internal/sparse", "internal/atomicfile", "internal/sessiondir", "internal/transfer", "internal/version"},
 }
 
 // owners names, as patterns, the only packages that may import an outside one.
@@ -79,13 +79,13 @@ var owners = map[string][]string{
 	"github.com/google/nftables":         {"internal/network/linux"},
 	"github.com/miekg/dns":               {"internal/dns"},
 	"github.com/pkg/sftp":                {"internal/agent"},
-	"github.com/vishvananda/netlink":     {"internal/agent", "internal/network/linux"},
+	"github.com/vishvananda/netlink":     {"internal/network/linux"},
 	"golang.org/x/crypto":                {"internal/agent", "internal/sshkey"},
 	"golang.org/x/sys": { // what talks to the kernel
 		"internal/agent", "internal/api/client", "internal/cgroup", "internal/cli", "internal/daemon", "internal/daemon/daemontest",
 		"internal/disk/*", "internal/ext4", "internal/filestore", "internal/guest/boot",
 		"internal/guest/transport", "internal/handle", "internal/hostcmd",
-		"internal/image/recipe", "internal/network/linux", "internal/plainfile", "internal/transfer", "internal/vmm/*", "test/*", "test/lab/*",
+		"internal/image/recipe", "internal/network/linux", "internal/plainfile", "internal/sparse", "internal/template/templatefs", "internal/transfer", "internal/vmm/*", "test/*", "test/lab/*",
 	},
 	"golang.org/x/term":          {"internal/cli", "test/lab/*"},
 	"google.golang.org/protobuf": {"internal/api", "internal/api/server", "internal/cli"},
@@ -98,7 +98,7 @@ var tool = map[string]bool{"internal/ext4": true, "internal/apt": true, "interna
 // mechanism reports whether p is one implementation of a contract,
 // which only the daemon may choose.
 func mechanism(p string) bool {
-	for _, noun := range []string{"vmm", "disk", "network", "image", "kernel", "guest"} {
+	for _, noun := range []string{"vmm", "disk", "network", "image", "kernel", "guest", "template"} {
 		if strings.HasPrefix(p, "internal/"+noun+"/") && p != "internal/guest/wire" && !tool[p] {
 			return true
 		}
