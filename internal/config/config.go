@@ -32,6 +32,20 @@ type Config struct {
 	LogCap Size   `toml:"console_log_max"`
 	Grace  Dur    `toml:"stop_grace"`   // how long a guest has to power off
 	Boot   Dur    `toml:"boot_timeout"` // how long a guest has until its agent answers
+	// Templates: templates are made, and machines restored from them.
+	Templates bool `toml:"templates"`
+	// Pool is how many machines wait, restored and paused, for each template that
+	// is used; 0: none do. PoolIdle is how long they wait for nobody; 0: for ever.
+	Pool     int `toml:"pool"`
+	PoolIdle Dur `toml:"pool_idle"`
+	// A template goes that was last used longer ago than TemplateUnused (0: none
+	// for that), and the least recently used while all together take more than
+	// TemplateMax (0: none for that). What machines stand on stays.
+	TemplateUnused Dur  `toml:"template_unused"`
+	TemplateMax    Size `toml:"template_max"`
+	// AutoPause is how long nobody has to use a machine for it to be paused, of
+	// one that says nothing of it; 0: it never is by itself.
+	AutoPause Dur `toml:"auto_pause"`
 	// SessionLog is how much is kept of each stream of a session that says
 	// nothing of it.
 	SessionLog Size `toml:"session_log_max"`
@@ -41,6 +55,9 @@ type Config struct {
 	UIDBase uint32 `toml:"uid_base"`  // first user id that a machine's VMM may run as; 0: as the root's tag says
 	UIDs    uint32 `toml:"uid_count"` // how many there are from there on
 }
+
+// maxPool is how many machines may wait for each template.
+const maxPool = 16
 
 // Default returns the configuration that holds without a file.
 func Default() Config {
@@ -56,6 +73,11 @@ func Default() Config {
 		UIDs:   1 << uidBits,
 
 		SessionLog: 64 << 20,
+		Templates:  true,
+		Pool:       1,
+		PoolIdle:   Dur(time.Hour),
+
+		TemplateUnused: Dur(30 * 24 * time.Hour),
 	}
 }
 
@@ -138,10 +160,18 @@ func (c Config) check() (key string, err error) {
 		return "console_log_max", fmt.Errorf("console_log_max = %q: it takes at least 64K", c.LogCap)
 	case c.SessionLog < 64<<10:
 		return "session_log_max", fmt.Errorf("session_log_max = %q: it takes at least 64K", c.SessionLog)
+	case c.Pool < 0 || c.Pool > maxPool:
+		return "pool", fmt.Errorf("pool = %d: it takes 0 to %d", c.Pool, maxPool)
+	case c.PoolIdle < 0:
+		return "pool_idle", errors.New("pool_idle takes a positive duration, or 0s")
 	case c.Grace < 0:
 		return "stop_grace", errors.New("stop_grace takes a positive duration")
 	case c.Boot <= 0:
 		return "boot_timeout", errors.New("boot_timeout takes a positive duration")
+	case c.TemplateUnused < 0:
+		return "template_unused", errors.New("template_unused takes a duration, or 0s for templates that stay however long nobody uses them")
+	case c.AutoPause < 0 || c.AutoPause > 0 && c.AutoPause < Dur(time.Second):
+		return "auto_pause", errors.New("auto_pause takes at least 1s, or 0s for machines that are never paused by themselves")
 	case c.Subnet.IsValid() && !usable(c.Subnet.Addr()):
 		return "subnet", fmt.Errorf("subnet = %q: it takes a network for hosts, as in %q", c.Subnet, "10.77.0.0/22")
 	case c.Subnet.IsValid() && (!c.Subnet.Addr().Is4() || c.Subnet.Prefix != c.Subnet.Masked() || c.Subnet.Bits() < 8 || c.Subnet.Bits() > 29):

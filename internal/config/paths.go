@@ -106,6 +106,10 @@ func (p Paths) Images() string { return filepath.Join(p.Cache, "images") }
 // Kernels is the kernel library.
 func (p Paths) Kernels() string { return filepath.Join(p.Cache, "kernels") }
 
+// Templates is the template library. It is no part of the cache, which daemons
+// may share: no other may remove what a machine stands on.
+func (p Paths) Templates() string { return filepath.Join(p.State, "templates") }
+
 // VMs holds a directory for each machine.
 func (p Paths) VMs() string { return filepath.Join(p.State, "vms") }
 

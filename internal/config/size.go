@@ -52,8 +52,13 @@ func (s Size) String() string {
 	return strconv.FormatInt(int64(s), 10)
 }
 
-// UnmarshalText reads a size as [ParseSize] does.
+// UnmarshalText reads a size as [ParseSize] does, and "0", which some keys take
+// for no limit.
 func (s *Size) UnmarshalText(text []byte) (err error) {
+	if string(text) == "0" {
+		*s = 0
+		return nil
+	}
 	*s, err = ParseSize(string(text))
 	return err
 }

@@ -4,9 +4,13 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -14,6 +18,8 @@ import (
 
 	"banger/internal/vm"
 	"banger/internal/vmm"
+
+	"golang.org/x/sys/unix"
 )
 
 var _ vmm.Finder = (*Finder)(nil)
@@ -292,6 +298,44 @@ func TestKill(t *testing.T) {
 	}
 }
 
+// What got a processor when nobody else wanted it is as others then, every thread.
+func TestEndIdle(t *testing.T) {
+	s := signature(t)
+	cmd := startVMM(t, "live", s)
+	p, _ := mustFind(t, new(Finder), s, Handle{}, cmd.Process.Pid)
+	defer p.Close()
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", p.PID()))
+	if err != nil || len(threads) < 2 {
+		t.Fatalf("it has threads %q (%v)", threads, err)
+	}
+	for _, path := range threads {
+		tid, _ := strconv.Atoi(filepath.Base(path))
+		if err := unix.SchedSetAttr(tid, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_IDLE}, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 {
+		if err := p.EndIdle(); errors.Is(err, unix.EPERM) {
+			t.Skip("may not end it")
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, path := range threads {
+		tid, _ := strconv.Atoi(filepath.Base(path))
+		if attr, err := unix.SchedGetAttr(tid, 0); err == nil && attr.Policy != unix.SCHED_NORMAL {
+			t.Errorf("thread %d has policy %d", tid, attr.Policy)
+		}
+	}
+	if err := p.Kill(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	cmd.Wait()
+	if err := p.EndIdle(); err == nil {
+		t.Error("EndIdle of what is gone succeeded")
+	}
+}
+
 // A VMM that an earlier daemon started is no child of ours.
 func TestKillNoChild(t *testing.T) {
 	s := signature(t)
@@ -334,11 +378,35 @@ func TestKillNoChild(t *testing.T) {
 	mustNotFind(t, new(Finder), s, Handle{})
 }
 
+// pidfds counts the descriptors of processes that this one has.
+func pidfds(t *testing.T) (n int) {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		// One that was closed meanwhile leads nowhere.
+		if to, _ := os.Readlink("/proc/self/fd/" + e.Name()); strings.Contains(to, "pidfd") {
+			n++
+		}
+	}
+	return n
+}
+
 func TestWait(t *testing.T) {
 	s := signature(t)
 	cmd := startVMM(t, "live", s)
 	p, _ := mustFind(t, new(Finder), s, Handle{}, cmd.Process.Pid)
 
+	gone := make(chan error, 1)
+	before := pidfds(t)
+	go func() { gone <- p.Wait(context.Background()) }()
+	for deadline := time.Now().Add(10 * time.Second); pidfds(t) == before; runtime.Gosched() {
+		if time.Now().After(deadline) {
+			t.Fatal("Wait does not begin")
+		}
+	}
 	// One caller's context ends its own wait and no other's.
 	ctx, cancel := context.WithCancelCause(t.Context())
 	why := errors.New("enough")
@@ -350,8 +418,6 @@ func TestWait(t *testing.T) {
 			}
 		})
 	}
-	gone := make(chan error, 1)
-	go func() { gone <- p.Wait(context.Background()) }()
 	cancel(why)
 	wg.Wait()
 	select {

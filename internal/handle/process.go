@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
+	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -57,6 +59,52 @@ func (p *process) Usage() (vmm.Usage, error) {
 		err = vmm.ErrNoProcess
 	}
 	return i.usage, err
+}
+
+// EndIdle gives every thread the ordinary policy. What a thread starts has that
+// thread's; so it looks until all have it.
+func (p *process) EndIdle() error {
+	dir, err := os.Open(fmt.Sprintf("/proc/%d/task", p.pid))
+	if err != nil {
+		return fmt.Errorf("list threads of process %d: %w", p.pid, err)
+	}
+	defer dir.Close()
+	for changed := true; changed; {
+		if _, err := dir.Seek(0, io.SeekStart); err != nil {
+			return err
+		}
+		names, err := dir.Readdirnames(-1)
+		if err != nil {
+			return fmt.Errorf("list threads of process %d: %w", p.pid, err)
+		}
+		changed = false
+		for _, name := range names {
+			did, err := endIdle(name)
+			if err != nil {
+				return fmt.Errorf("schedule thread %s of process %d: %w", name, p.pid, err)
+			}
+			changed = changed || did
+		}
+	}
+	return nil
+}
+
+// endIdle gives a thread the ordinary policy if it has that for idle time
+// (sched(7), SCHED_IDLE), and reports whether it had. One that has ended is a
+// success.
+func endIdle(thread string) (bool, error) {
+	tid, err := strconv.Atoi(thread)
+	if err != nil {
+		return false, err
+	}
+	attr, err := unix.SchedGetAttr(tid, 0)
+	if err == nil && attr.Policy == unix.SCHED_IDLE {
+		err = unix.SchedSetAttr(tid, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_NORMAL}, 0)
+	}
+	if errors.Is(err, unix.ESRCH) {
+		return false, nil
+	}
+	return err == nil && attr.Policy == unix.SCHED_IDLE, err
 }
 
 func (p *process) Kill(ctx context.Context) error {

@@ -19,6 +19,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"time"
 )
 
 // Modes of a machine's network, as the command line and records have them.
@@ -30,7 +31,7 @@ const (
 // A Network is the part of the host's network that is one daemon's. All
 // methods may be called concurrently. They wait for each other, and for those
 // of other daemons, until ctx ends; but for Check, which waits for nobody and
-// does not look at ctx, and Watch, for which nobody waits either.
+// does not look at ctx, nor does Connected, and Watch, for which nobody waits either.
 type Network interface {
 	// Check returns nil if machines can have a network here, else an error of
 	// kind errkind.Host that names what is missing, with a hint. It changes
@@ -59,6 +60,12 @@ type Network interface {
 	// Traffic tells what the taps of machines have carried since they were
 	// made, by id. Machines without a tap are left out.
 	Traffic(ctx context.Context, ids []string) (map[string]Traffic, error)
+
+	// Connected tells which of machines' addresses have TCP connections that are
+	// established, and how long ago one of them last carried something. It
+	// changes nothing. What two machines of one bridge have between them a host need
+	// not know of. One that follows no connections is an error.
+	Connected(ctx context.Context, addrs []netip.Addr) (map[netip.Addr]time.Duration, error)
 
 	// CleanUp removes all that is this daemon's from the host. It needs no
 	// other state, and succeeds if there is nothing.
@@ -92,6 +99,8 @@ type Port struct {
 type Traffic struct {
 	In  int64 // to the guest
 	Out int64 // from it
+
+	OutPackets int64 // how many packets the latter were
 }
 
 // An Obstacle is a firewall that stands in the way, or may: one that cannot be

@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
@@ -111,6 +113,45 @@ func TestHints(t *testing.T) {
 	} {
 		if got := n.hint(tt.chain, append(tt.more, tt.chain)); got != tt.want {
 			t.Errorf("hint = %q, want %q", got, tt.want)
+		}
+	}
+}
+
+// An address is connected if it is an end of an established TCP connection; the
+// one that carried something last tells for how long it was quiet.
+func TestConnected(t *testing.T) {
+	guest, other := netip.MustParseAddr("10.64.8.2"), netip.MustParseAddr("10.64.8.3")
+	flow := func(state uint8, left uint32, src, dst, answers string) *netlink.ConntrackFlow {
+		return &netlink.ConntrackFlow{
+			Forward:   netlink.IPTuple{SrcIP: net.ParseIP(src).To4(), DstIP: net.ParseIP(dst).To4()},
+			Reverse:   netlink.IPTuple{SrcIP: net.ParseIP(answers).To4()},
+			ProtoInfo: &netlink.ProtoInfoTCP{State: state}, TimeOut: left,
+		}
+	}
+	const outside, host = "203.0.113.7", "198.51.100.2"
+	udp := flow(3, 90, guest.String(), outside, outside)
+	udp.ProtoInfo = nil
+	for _, tt := range []struct {
+		name  string
+		flows []*netlink.ConntrackFlow
+		quiet time.Duration // negative: not connected
+	}{
+		{"none", nil, -1},
+		{"from it", []*netlink.ConntrackFlow{flow(3, 90, guest.String(), outside, outside)}, 10 * time.Second},
+		{"to it", []*netlink.ConntrackFlow{flow(3, 90, outside, guest.String(), guest.String())}, 10 * time.Second},
+		{"led to it", []*netlink.ConntrackFlow{flow(3, 100, outside, host, guest.String())}, 0},
+		{"two", []*netlink.ConntrackFlow{flow(3, 10, outside, guest.String(), guest.String()), flow(3, 70, outside, guest.String(), guest.String()), flow(3, 60, outside, guest.String(), guest.String())}, 30 * time.Second},
+		{"longer than followed", []*netlink.ConntrackFlow{flow(3, 300, outside, guest.String(), guest.String())}, 0},
+		{"begun and ended", []*netlink.ConntrackFlow{flow(1, 90, outside, guest.String(), guest.String()), flow(7, 90, outside, guest.String(), guest.String())}, -1},
+		{"another's", []*netlink.ConntrackFlow{flow(3, 90, outside, "10.64.8.4", "10.64.8.4")}, -1},
+		{"UDP", []*netlink.ConntrackFlow{udp}, -1},
+	} {
+		want := map[netip.Addr]time.Duration{}
+		if tt.quiet >= 0 {
+			want[guest] = tt.quiet
+		}
+		if got := connected(tt.flows, []netip.Addr{guest, other}, 100*time.Second); !maps.Equal(got, want) {
+			t.Errorf("%s: connected = %v, want %v", tt.name, got, want)
 		}
 	}
 }

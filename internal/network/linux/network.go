@@ -205,7 +205,7 @@ func (n *Network) Traffic(ctx context.Context, ids []string) (map[string]network
 			}
 			// What the host receives from a tap, the guest has sent.
 			s := tap.Attrs().Statistics
-			carried[id] = network.Traffic{In: int64(s.TxBytes), Out: int64(s.RxBytes)}
+			carried[id] = network.Traffic{In: int64(s.TxBytes), Out: int64(s.RxBytes), OutPackets: int64(s.RxPackets)}
 		}
 		return nil
 	})

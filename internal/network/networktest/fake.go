@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"time"
 
 	"banger/internal/errkind"
 	"banger/internal/network"
@@ -66,10 +67,25 @@ func (n *fake) Traffic(_ context.Context, ids []string) (map[string]network.Traf
 	carried := make(map[string]network.Traffic)
 	for _, id := range ids {
 		if n.h.links[network.TapName(n.tag, id)].Kind == Tap {
-			carried[id] = network.Traffic{}
+			carried[id] = network.Traffic{OutPackets: n.h.packets[id]}
 		}
 	}
 	return carried, nil
+}
+
+func (n *fake) Connected(_ context.Context, addrs []netip.Addr) (map[netip.Addr]time.Duration, error) {
+	n.h.mu.Lock()
+	defer n.h.mu.Unlock()
+	if n.h.follows != nil {
+		return nil, n.h.follows
+	}
+	found := make(map[netip.Addr]time.Duration)
+	for _, a := range addrs {
+		if quiet, ok := n.h.connected[a]; ok {
+			found[a] = quiet
+		}
+	}
+	return found, nil
 }
 
 func (n *fake) CleanUp(ctx context.Context) error {

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"time"
 
 	"banger/internal/network"
 )
@@ -35,13 +36,16 @@ type Host struct {
 
 	mu        sync.Mutex
 	lastIndex int
-	links     map[string]Link        // guarded by mu; by name
-	foreign   map[string]bool        // guarded by mu; names of links that are no daemon's
-	tables    map[string]string      // guarded by mu; the tag of the daemon whose it is, or empty, by name
-	routes    []netip.Prefix         // guarded by mu; of somebody else
-	obstacles []network.Obstacle     // guarded by mu
-	watches   map[chan struct{}]bool // guarded by mu; told when a link goes
-	fail      func(op string) error  // guarded by mu
+	links     map[string]Link              // guarded by mu; by name
+	foreign   map[string]bool              // guarded by mu; names of links that are no daemon's
+	tables    map[string]string            // guarded by mu; the tag of the daemon whose it is, or empty, by name
+	routes    []netip.Prefix               // guarded by mu; of somebody else
+	obstacles []network.Obstacle           // guarded by mu
+	watches   map[chan struct{}]bool       // guarded by mu; told when a link goes
+	fail      func(op string) error        // guarded by mu
+	packets   map[string]int64             // guarded by mu; that machines have sent, by id
+	connected map[netip.Addr]time.Duration // guarded by mu; how long connections have been quiet
+	follows   error                        // guarded by mu; why no connections are followed
 }
 
 // NewHost returns a host without a link.
@@ -49,6 +53,7 @@ func NewHost() *Host {
 	return &Host{
 		turn:  make(chan struct{}, 1),
 		links: map[string]Link{}, foreign: map[string]bool{}, tables: map[string]string{}, watches: map[chan struct{}]bool{},
+		packets: map[string]int64{}, connected: map[netip.Addr]time.Duration{},
 	}
 }
 
@@ -86,6 +91,35 @@ func (h *Host) Tables() []string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return slices.Sorted(maps.Keys(h.tables))
+}
+
+// Send counts packets that a machine sends.
+func (h *Host) Send(id string, packets int64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.packets[id] += packets
+}
+
+// Connect makes an established connection of an address, which last carried
+// something so long ago.
+func (h *Host) Connect(a netip.Addr, quiet time.Duration) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.connected[a] = quiet
+}
+
+// Disconnect ends the connections of an address.
+func (h *Host) Disconnect(a netip.Addr) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.connected, a)
+}
+
+// FollowNothing makes the host one that follows no connections, for a reason.
+func (h *Host) FollowNothing(why error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.follows = why
 }
 
 // AddLink makes a bridge that is somebody else's.

@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"banger/internal/errkind"
 	"banger/internal/network"
 )
 
@@ -59,6 +60,7 @@ func Run(t *testing.T, newHarness func(t *testing.T) Harness) {
 		{"NextDaemon", testNextDaemon},
 		{"Missing", testMissing},
 		{"Traffic", testTraffic},
+		{"Connected", testConnected},
 		{"TwoDaemons", testTwoDaemons},
 		{"ForeignBridge", testForeignBridge},
 		{"ForeignTap", testForeignTap},
@@ -301,6 +303,18 @@ func testTraffic(t *testing.T, b *bench) {
 	got, err := b.Network(tag).Traffic(t.Context(), []string{id(1), id(2)})
 	if _, there := got[id(1)]; err != nil || !there || len(got) != 1 {
 		t.Errorf("Traffic = %v, %v", got, err)
+	}
+}
+
+// Nobody is connected here. A host may follow no connections, and says so.
+func testConnected(t *testing.T, b *bench) {
+	n := b.Network(tag)
+	w := want(1)
+	b.apply(t, n, w)
+	defer b.cleanUp(t, n)
+	got, err := n.Connected(t.Context(), []netip.Addr{w.Ports[0].IP})
+	if err != nil && errkind.Of(err) != errkind.Host || len(got) != 0 {
+		t.Errorf("Connected = %v, %v", got, err)
 	}
 }
 
