@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"time"
 
 	"banger/internal/errkind"
 	"banger/internal/network"
@@ -67,8 +68,7 @@ func insertUnderFreeID(ctx context.Context, tx tx, v vm.VM) (vm.VM, error) {
 		_, nameErr := machineBy(ctx, tx, "name", v.Name)
 		switch {
 		case nameErr == nil:
-			return v, errkind.WithHint(errkind.New(errkind.Conflict, "machine %q exists already", v.Name),
-				"banger vm show "+v.Name)
+			return v, taken(v.Name)
 		case !errors.Is(nameErr, sql.ErrNoRows):
 			return v, nameErr
 		}
@@ -107,7 +107,7 @@ func (s *Store) Change(ctx context.Context, id vm.ID, c vm.Change) (v vm.VM, err
 		if err := v.Check(c.To); err != nil && !c.Found {
 			return err
 		}
-		v.State, v.StateReason = c.To, c.Reason
+		v.State, v.StateReason, v.Held = c.To, c.Reason, c.Held
 		if c.LastError != nil {
 			v.LastError = *c.LastError
 		}
@@ -117,12 +117,52 @@ func (s *Store) Change(ctx context.Context, id vm.ID, c vm.Change) (v vm.VM, err
 		if c.ImageID != "" {
 			v.Spec.ImageID = c.ImageID
 		}
+		if c.Cold {
+			v.Template = ""
+		}
 		return updateMachine(ctx, tx, v)
 	})
 	if err != nil {
 		return vm.VM{}, err
 	}
 	return v, nil
+}
+
+// Claim records that a machine that waited in the pool is a user's, who has just
+// made and started it, and returns the record as it is then. One that does not
+// wait there, paused, is [errkind.Conflict], and so is a name that is taken.
+func (s *Store) Claim(ctx context.Context, id vm.ID, c vm.Claim) (v vm.VM, err error) {
+	if err := vm.CheckName(c.Name); err != nil {
+		return vm.VM{}, err
+	}
+	err = s.update(ctx, "Claim", func(tx tx) (err error) {
+		if v, err = machineByID(ctx, tx, id); err != nil {
+			return err
+		}
+		if v.Purpose != vm.ForPool || !v.Held {
+			return errkind.WithHint(errkind.New(errkind.Conflict, "machine %q does not wait in the pool", v.Name), "banger vm list --all")
+		}
+		v.Name, v.Spec.Labels, v.Ephemeral, v.Spec.AutoPause = c.Name, c.Labels, c.Ephemeral, c.AutoPause
+		v.Purpose, v.State, v.StateReason, v.Held = vm.ForUser, vm.Running, "", false
+		v.CreatedAt, v.StartedAt = tx.now, tx.now
+		if err = claimMachine(ctx, tx, v); unique(err) {
+			return taken(c.Name)
+		}
+		if err != nil {
+			return err
+		}
+		v, err = machineByID(ctx, tx, id)
+		return err
+	})
+	if err != nil {
+		return vm.VM{}, err
+	}
+	return v, nil
+}
+
+// taken is the error of a name that another machine has.
+func taken(name string) error {
+	return errkind.WithHint(errkind.New(errkind.Conflict, "machine %q exists already", name), "banger vm show "+name)
 }
 
 // Resize records another size of a machine, of which zero leaves a part as it
@@ -137,6 +177,22 @@ func (s *Store) Resize(ctx context.Context, id vm.ID, n vm.Size) (v vm.VM, err e
 			return err
 		}
 		v.Spec = v.Spec.Resized(n)
+		return updateMachine(ctx, tx, v)
+	})
+	if err != nil {
+		return vm.VM{}, err
+	}
+	return v, nil
+}
+
+// SetAutoPause records how long nobody has to use a machine for it to be
+// paused (0: it never is by itself), and returns the record as it is then.
+func (s *Store) SetAutoPause(ctx context.Context, id vm.ID, d time.Duration) (v vm.VM, err error) {
+	err = s.update(ctx, "SetAutoPause", func(tx tx) (err error) {
+		if v, err = machineByID(ctx, tx, id); err != nil {
+			return err
+		}
+		v.Spec.AutoPause = d
 		return updateMachine(ctx, tx, v)
 	})
 	if err != nil {

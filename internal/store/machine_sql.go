@@ -15,7 +15,7 @@ import (
 
 // columns of a machine, in the order of scanMachine.
 const columns = `id, name, image, image_id, kernel, driver, vcpus, memory_bytes, disk_bytes, labels,
-	network, ephemeral, state, state_reason, last_error, guest_ip, uid, vsock_cid, token, created_at, started_at`
+	network, ephemeral, state, state_reason, last_error, guest_ip, uid, vsock_cid, token, created_at, started_at, held, purpose, template, machine_id, auto_pause`
 
 // insertMachine records a machine; err is [unique] if something of it is
 // taken.
@@ -26,11 +26,12 @@ func insertMachine(ctx context.Context, tx tx, v vm.VM) error {
 	}
 	_, err = tx.ExecContext(ctx, `
 		INSERT INTO machines (`+columns+`)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 		string(v.ID), v.Name, v.Spec.Image, v.Spec.ImageID, v.Spec.Kernel, v.Spec.Driver,
 		v.Spec.VCPUs, v.Spec.MemoryBytes, v.Spec.DiskBytes, labels,
 		v.Spec.Network, v.Ephemeral, string(v.State), v.StateReason, v.LastError, v.GuestIP,
-		int64(v.UID), int64(v.VsockCID), v.Token, v.CreatedAt.UnixNano(), nullTime(v.StartedAt))
+		int64(v.UID), int64(v.VsockCID), v.Token, v.CreatedAt.UnixNano(), nullTime(v.StartedAt), v.Held,
+		string(v.Purpose), v.Template, v.MachineID, int64(v.Spec.AutoPause))
 	return err
 }
 
@@ -39,10 +40,27 @@ func updateMachine(ctx context.Context, tx tx, v vm.VM) error {
 	_, err := tx.ExecContext(ctx, `
 		UPDATE machines
 		SET state = ?, state_reason = ?, last_error = ?, image_id = ?, started_at = ?,
-			vcpus = ?, memory_bytes = ?, disk_bytes = ?
+			vcpus = ?, memory_bytes = ?, disk_bytes = ?, held = ?, template = ?, auto_pause = ?
 		WHERE id = ?`,
 		string(v.State), v.StateReason, v.LastError, v.Spec.ImageID, nullTime(v.StartedAt),
-		v.Spec.VCPUs, v.Spec.MemoryBytes, v.Spec.DiskBytes, string(v.ID))
+		v.Spec.VCPUs, v.Spec.MemoryBytes, v.Spec.DiskBytes, v.Held, v.Template, int64(v.Spec.AutoPause), string(v.ID))
+	return err
+}
+
+// claimMachine records that a machine of the pool is a user's; err is [unique] if
+// its name is taken.
+func claimMachine(ctx context.Context, tx tx, v vm.VM) error {
+	labels, err := encodeLabels(v.Spec.Labels)
+	if err != nil {
+		return err
+	}
+	_, err = tx.ExecContext(ctx, `
+		UPDATE machines
+		SET name = ?, labels = ?, ephemeral = ?, purpose = ?, state = ?, state_reason = '', held = 0,
+			created_at = ?, started_at = ?, auto_pause = ?
+		WHERE id = ?`,
+		v.Name, labels, v.Ephemeral, string(v.Purpose), string(v.State), v.CreatedAt.UnixNano(), nullTime(v.StartedAt),
+		int64(v.Spec.AutoPause), string(v.ID))
 	return err
 }
 
@@ -158,7 +176,7 @@ func scanMachine(scan func(...any) error) (v vm.VM, err error) {
 	err = scan(&v.ID, &v.Name, &v.Spec.Image, &v.Spec.ImageID, &v.Spec.Kernel, &v.Spec.Driver,
 		&v.Spec.VCPUs, &v.Spec.MemoryBytes, &v.Spec.DiskBytes, &labels,
 		&v.Spec.Network, &v.Ephemeral, &v.State, &v.StateReason, &v.LastError, &v.GuestIP,
-		&v.UID, &v.VsockCID, &v.Token, &created, &started)
+		&v.UID, &v.VsockCID, &v.Token, &created, &started, &v.Held, &v.Purpose, &v.Template, &v.MachineID, &v.Spec.AutoPause)
 	if err != nil {
 		return vm.VM{}, err
 	}

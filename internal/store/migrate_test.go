@@ -42,6 +42,9 @@ func savedMachines(version int) []vm.VM {
 	if version >= 3 {
 		a.VsockCID, b.VsockCID = a.UID, b.UID // what machines made since then get
 	}
+	if version < 6 {
+		a.Spec.AutoPause, b.Spec.AutoPause = 0, 0
+	}
 	return []vm.VM{b, a} // in List's order
 }
 

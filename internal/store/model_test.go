@@ -168,6 +168,8 @@ func (d *model) change(t *rapid.T) {
 		Started: rapid.Bool().Draw(t, "started"), ImageID: rapid.SampledFrom([]string{"", "x"}).Draw(t, "image"),
 		Found: rapid.Bool().Draw(t, "found"), LastError: rapid.Ptr(rapid.String(), true).Draw(t, "error"),
 	}
+	c.Held = c.To == vm.Paused && rapid.Bool().Draw(t, "held")
+	c.Cold = rapid.Bool().Draw(t, "cold")
 	got, err := d.s.Change(t.Context(), id, c)
 	v := d.m[id]
 	if !c.Found && v.State.Check(c.To) != nil {
@@ -176,7 +178,7 @@ func (d *model) change(t *rapid.T) {
 		}
 		return
 	}
-	v.State, v.StateReason = c.To, c.Reason
+	v.State, v.StateReason, v.Held = c.To, c.Reason, c.Held
 	if c.Started {
 		v.StartedAt = d.now
 	}
@@ -185,6 +187,9 @@ func (d *model) change(t *rapid.T) {
 	}
 	if c.LastError != nil {
 		v.LastError = *c.LastError
+	}
+	if c.Cold {
+		v.Template = ""
 	}
 	if diff := gocmp.Diff(v, got); err != nil || diff != "" {
 		t.Fatalf("Change: %v (-model +store):\n%s", err, diff)

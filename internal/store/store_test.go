@@ -45,7 +45,7 @@ func machine(name string) vm.VM {
 		Spec: vm.Spec{
 			Image: "busybox", ImageID: "sha-1", Kernel: "debian-cloud", Driver: "qemu",
 			VCPUs: 2, MemoryBytes: 1 << 40, DiskBytes: 8 << 30,
-			Labels: map[string]string{"a": "1", "ü \"'": "\n<&>\x00"}, Network: "none",
+			Labels: map[string]string{"a": "1", "ü \"'": "\n<&>\x00"}, Network: "none", AutoPause: 10 * time.Minute,
 		},
 	}
 }
@@ -259,6 +259,31 @@ func TestResize(t *testing.T) {
 	fails(t, err, errkind.NotFound, "01234567")
 }
 
+// When a machine is paused can change whatever it does.
+func TestSetAutoPause(t *testing.T) {
+	s := newStore(t, options())
+	want := mustCreate(t, s, machine("web"))
+	for _, d := range []time.Duration{90 * time.Second, 0} {
+		want.Spec.AutoPause = d
+		got, err := s.SetAutoPause(t.Context(), want.ID, d)
+		if d := cmp.Diff(want, got); err != nil || d != "" {
+			t.Errorf("SetAutoPause: %v (-want +got):\n%s", err, d)
+		}
+		again, err := s.Get(t.Context(), want.ID)
+		if d := cmp.Diff(want, again); err != nil || d != "" {
+			t.Errorf("Get: %v (-want +got):\n%s", err, d)
+		}
+		if want, err = s.Change(t.Context(), want.ID, vm.Change{To: vm.Starting, Found: true}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, err := s.SetAutoPause(t.Context(), want.ID, time.Millisecond); err == nil {
+		t.Errorf("a time that is none was recorded: %+v", got)
+	}
+	_, err := s.SetAutoPause(t.Context(), "01234567", 0)
+	fails(t, err, errkind.NotFound, "01234567")
+}
+
 func TestResolve(t *testing.T) {
 	s := newStore(t, options())
 	for id, name := range map[vm.ID]string{"abc00001": "web", "abc00002": "db", "def00003": "abc", "12345678": "def00003"} {
@@ -347,6 +372,10 @@ func TestChange(t *testing.T) {
 		{vm.Change{To: vm.Running, Started: true, LastError: &none}, func(v *vm.VM) {
 			v.State, v.LastError, v.StartedAt = vm.Running, "", t0.Add(time.Hour)
 		}},
+		{vm.Change{To: vm.Paused, Reason: "on request", Held: true}, func(v *vm.VM) {
+			v.State, v.StateReason, v.Held = vm.Paused, "on request", true
+		}},
+		{vm.Change{To: vm.Running}, func(v *vm.VM) { v.State, v.StateReason, v.Held = vm.Running, "", false }},
 		{vm.Change{To: vm.Created, Reason: "found", Found: true}, func(v *vm.VM) { v.State, v.StateReason = vm.Created, "found" }},
 	} {
 		got, err := s.Change(t.Context(), v.ID, step.c)
@@ -364,6 +393,45 @@ func TestChange(t *testing.T) {
 	}
 	if _, err := s.Change(t.Context(), v.ID, vm.Change{To: "happy", Found: true}); err == nil {
 		t.Error("a state that is none is recorded")
+	}
+	if _, err := s.Change(t.Context(), v.ID, vm.Change{To: vm.Running, Held: true, Found: true}); err == nil {
+		t.Error("it is recorded that a machine runs and is held")
+	}
+}
+
+// A machine of the pool becomes a user's once, under a name that is free.
+func TestClaim(t *testing.T) {
+	s := newStore(t, options())
+	web := mustCreate(t, s, machine("web"))
+	waits := machine("pool-1")
+	waits.Purpose, waits.Spec.Network = vm.ForPool, "none"
+	v := mustCreate(t, s, waits)
+	c := vm.Claim{Name: "db", Labels: map[string]string{"a": "b"}, Ephemeral: true, AutoPause: time.Minute}
+	_, err := s.Claim(t.Context(), v.ID, c)
+	fails(t, err, errkind.Conflict, `machine "pool-1" does not wait in the pool`)
+	if v, err = s.Change(t.Context(), v.ID, vm.Change{To: vm.Paused, Reason: "it waits", Held: true, Found: true}); err != nil {
+		t.Fatal(err)
+	}
+	_, err = s.Claim(t.Context(), v.ID, vm.Claim{Name: "web"})
+	fails(t, err, errkind.Conflict, `machine "web" exists already`)
+	_, err = s.Claim(t.Context(), v.ID, vm.Claim{Name: "no name"})
+	if err == nil {
+		t.Error("a name that is none was given")
+	}
+	if now, err := s.Get(t.Context(), v.ID); err != nil || cmp.Diff(v, now) != "" {
+		t.Errorf("a claim that failed changed it: %v, %s", err, cmp.Diff(v, now))
+	}
+	s.opts.Now = func() time.Time { return t0.Add(time.Hour) }
+	got, err := s.Claim(t.Context(), v.ID, c)
+	v.Name, v.Spec.Labels, v.Ephemeral, v.Purpose = "db", c.Labels, true, vm.ForUser
+	v.State, v.StateReason, v.Held, v.Spec.AutoPause = vm.Running, "", false, time.Minute
+	v.CreatedAt, v.StartedAt = t0.Add(time.Hour), t0.Add(time.Hour)
+	if d := cmp.Diff(v, got); err != nil || d != "" {
+		t.Errorf("Claim: %v (-want +got):\n%s", err, d)
+	}
+	for _, id := range []vm.ID{v.ID, web.ID} {
+		_, err = s.Claim(t.Context(), id, vm.Claim{Name: "again"})
+		fails(t, err, errkind.Conflict, "does not wait in the pool")
 	}
 }
 

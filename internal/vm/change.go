@@ -10,6 +10,9 @@ type Change struct {
 	LastError *string
 	Started   bool   // To is Running, from now on: sets StartedAt
 	ImageID   string // if not empty, the version of the image it stands on
+	Held      bool   // To is Paused, until the machine is resumed
+	// Cold: it stands on no template from now on.
+	Cold bool
 	// Found: the change tells what recovery found, whatever the table of
 	// transitions says.
 	Found bool
