@@ -63,6 +63,7 @@ soak: test-packages build
 	go test -count=1 -timeout 1h -run TestWalk ./internal/lifecycle -rapid.checks=1000
 	BANGER_SOAK_ROUNDS=50 go test -tags e2e -count=1 -timeout 3h -v -run 'TestHandles|TestDaemonKilledWhileStreaming|TestRandomWalk' ./test/e2e
 	BANGER_SOAK_ROUNDS=100 go test -tags e2e -count=1 -timeout 3h -v -run 'InCycles' ./test/e2e
+	BANGER_SOAK_ROUNDS=200 go test -tags e2e -count=1 -timeout 3h -v -run 'TestWarm|TestPool' ./test/e2e
 	scripts/fuzz 5m
 
 lint:

@@ -51,7 +51,11 @@ func boot() error {
 	if err := setIdentity(t, b); err != nil {
 		return err
 	}
-	if err := setNetwork(b.NICs); err != nil {
+	nics := b.NICs
+	if b.Template {
+		nics = nil // each machine brings up its own
+	}
+	if err := setNetwork(nics); err != nil {
 		return err
 	}
 	return handOver(t, b)
@@ -143,37 +147,6 @@ func prepareRoot(ctx context.Context, d disks, b wire.Bundle) (*tree, error) {
 		}
 	}
 	return t, nil
-}
-
-// mountDisk mounts one of the machine's disks into the tree.
-func mountDisk(ctx context.Context, d disks, t *tree, m wire.Mount) error {
-	device, err := d.find(ctx, m)
-	if err != nil {
-		return err
-	}
-	// Opened before it is covered, it is the image's own directory still.
-	below, err := t.openDir(m.Target, 0o755)
-	if err != nil {
-		return err
-	}
-	defer below.Close()
-	flags, options := uintptr(unix.MS_NOSUID|unix.MS_NODEV|unix.MS_RDONLY), ""
-	if !m.ReadOnly {
-		flags, options = 0, writableOptions(m.FSType)
-	}
-	if err := unix.Mount(device, fdPath(below), m.FSType, flags, options); err != nil {
-		return fmt.Errorf("mount %s disk %s (%s) on %s: %w", m.FSType, m.Serial, device, m.Target, err)
-	}
-	if !m.Fill {
-		return nil
-	}
-	top, err := t.openDir(m.Target, 0o755)
-	if err != nil {
-		return err
-	}
-	defer top.Close()
-	growOrSay(device, m.FSType, fdPath(top))
-	return fill(top, below, filledAttr)
 }
 
 // writableOptions are the mount options for a disk of the machine's own. The

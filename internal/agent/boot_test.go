@@ -2,12 +2,9 @@ package agent
 
 import (
 	"errors"
-	"net"
 	"os"
 	"strings"
 	"testing"
-
-	"github.com/vishvananda/netlink"
 
 	"banger/internal/guest/wire"
 )
@@ -64,34 +61,5 @@ func TestMainUsage(t *testing.T) {
 		if got := Main(args); got != 2 {
 			t.Errorf("Main(%q) = %d, want 2", args, got)
 		}
-	}
-}
-
-func TestLinkByMAC(t *testing.T) {
-	mac, err := net.ParseMAC("52:54:00:AB:cd:ef")
-	if err != nil {
-		t.Fatal(err)
-	}
-	links := []netlink.Link{
-		&netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Name: "lo"}},
-		&netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Name: "eth0", HardwareAddr: mac}},
-	}
-	if l := linkByMAC(links, "52:54:00:AB:CD:EF"); l == nil || l.Attrs().Name != "eth0" {
-		t.Errorf("linkByMAC = %v", l)
-	}
-	if l := linkByMAC(links, "52:54:00:00:00:00"); l != nil {
-		t.Errorf("linkByMAC of another = %v", l)
-	}
-}
-
-func TestDefaultRoute(t *testing.T) {
-	for gw, want := range map[string]string{"10.0.0.1": "0.0.0.0/0", "fd00::1": "::/0"} {
-		r, err := defaultRoute(3, wire.NIC{Gateway: gw})
-		if err != nil || r.Dst.String() != want || r.Gw.String() != gw || r.LinkIndex != 3 {
-			t.Errorf("defaultRoute by %s = %v, %v", gw, r, err)
-		}
-	}
-	if _, err := defaultRoute(3, wire.NIC{Gateway: "here"}); err == nil {
-		t.Error("a gateway that is no address was taken")
 	}
 }

@@ -24,10 +24,18 @@ import (
 // all that stands in the pipe; then its output is closed.
 const linger = 250 * time.Millisecond
 
-type execStream = connect.BidiStream[wire.ExecRequest, wire.ExecResponse]
+// An execStream is the stream of whoever runs a command.
+type execStream interface {
+	Receive() (*wire.ExecRequest, error)
+	Send(*wire.ExecResponse) error
+}
 
 // Exec implements the method of the protocol.
-func (s service) Exec(ctx context.Context, st *execStream) error {
+func (s service) Exec(ctx context.Context, st *connect.BidiStream[wire.ExecRequest, wire.ExecResponse]) error {
+	return s.exec(ctx, st)
+}
+
+func (s *Server) exec(ctx context.Context, st execStream) error {
 	first, err := st.Receive()
 	if err != nil {
 		return orInvalid(err, "exec without a command")
@@ -35,6 +43,11 @@ func (s service) Exec(ctx context.Context, st *execStream) error {
 	start := first.GetStart()
 	if len(start.GetArgv()) == 0 {
 		return connect.NewError(connect.CodeInvalidArgument, errors.New("exec without a command"))
+	}
+	if start.Wake != nil {
+		if err := s.wake(start.Wake); err != nil {
+			return err
+		}
 	}
 	cmd, err := s.command(start)
 	if err != nil {
@@ -55,7 +68,7 @@ func (s service) Exec(ctx context.Context, st *execStream) error {
 }
 
 // refuse tells that a command could not be started.
-func refuse(st *execStream, err error) error {
+func refuse(st execStream, err error) error {
 	exit := &wire.ExecExit{Code: codeNotExecutable, Error: err.Error()}
 	var f *startError
 	if errors.As(err, &f) {
@@ -70,7 +83,7 @@ type execution struct {
 	files *stdio
 
 	mu sync.Mutex // one Send at a time
-	st *execStream
+	st execStream
 }
 
 // run carries input and output until the command has ended. A stream that

@@ -46,7 +46,7 @@ func (s *Server) command(start *wire.ExecStart) (*exec.Cmd, error) {
 	if err != nil {
 		return nil, err
 	}
-	env := environment(u, s.o.Bundle.Env, start)
+	env := environment(u, s.identity.now().Env, start)
 	path, err := findProgram(start.GetArgv()[0], dir, env["PATH"])
 	if err != nil {
 		return nil, err

@@ -20,7 +20,8 @@ const (
 )
 
 // setIdentity tells the guest who it is, in the files of the image where
-// programs look for it. What users add to these files stays: the daemon's part
+// programs look for it, before the image's programs run or, in what was a
+// template, while they do. What users add to these files stays: the daemon's part
 // of a file that is theirs too stands between two marks.
 func setIdentity(t *tree, b wire.Bundle) error {
 	return errors.Join(

@@ -67,6 +67,10 @@ func serve(role string) int {
 	if err := os.WriteFile("/proc/self/comm", []byte("banger-agent"), 0); err != nil {
 		log.Warn("set name of process", "err", err)
 	}
+	// An agent before this one may have died in a hurry.
+	if err := restoreWeights(cgroupDir, hurryFile); err != nil {
+		log.Warn("end the hurry", "err", err)
+	}
 	b, err := readBundle(runBundle)
 	if err == nil {
 		err = Serve(ctx, ServeOptions{Bundle: b, Role: role, Log: log})

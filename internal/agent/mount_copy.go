@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"banger/internal/sparse"
 	"errors"
 	"io"
 	"os"
@@ -30,28 +31,26 @@ func (c *copier) file(dst, src *os.File, name string, st *unix.Stat_t) error {
 // copySparse copies size bytes and leaves holes as they are: a file that seems
 // to be terabytes long takes no more room than in the image.
 func copySparse(to, from *os.File, size int64) error {
-	for at := int64(0); at < size; {
-		data, err := from.Seek(at, unix.SEEK_DATA)
-		if errors.Is(err, unix.ENXIO) {
-			break // a hole to the end
-		}
+	end := int64(0) // of the last part
+	for part, err := range sparse.Data(from, size) {
 		if err != nil {
 			return err
 		}
-		hole, err := from.Seek(data, unix.SEEK_HOLE)
-		if err != nil {
+		for _, f := range []*os.File{from, to} {
+			if _, err := f.Seek(part.From, io.SeekStart); err != nil {
+				return err
+			}
+		}
+		// Read and written, and no more than has to be done: homes in images are
+		// small, and in software emulation each of the kernel's ways that is
+		// taken for the first time (splicing, truncating) costs milliseconds.
+		if _, err := io.CopyN(struct{ io.Writer }{to}, struct{ io.Reader }{from}, part.To-part.From); err != nil {
 			return err
 		}
-		if _, err := from.Seek(data, io.SeekStart); err != nil {
-			return err
-		}
-		if _, err := to.Seek(data, io.SeekStart); err != nil {
-			return err
-		}
-		if _, err := io.CopyN(to, from, hole-data); err != nil {
-			return err
-		}
-		at = hole
+		end = part.To
+	}
+	if end == size {
+		return nil
 	}
 	return to.Truncate(size)
 }

@@ -52,7 +52,7 @@ func fill(dst, src *os.File, mark string) error {
 // inode tells files of one file system apart.
 type inode struct{ dev, ino uint64 }
 
-// A copier copies a directory. The image is hostile, but cannot change while
+// A copier copies a directory. The image is hostile, but does not change while
 // it is read: nothing of it runs yet.
 type copier struct {
 	copied int              // entries
@@ -175,6 +175,13 @@ func removeAll(dir *os.File, depth int) error {
 				return err
 			}
 			continue
+		}
+		err = unix.Unlinkat(int(dir.Fd()), name, unix.AT_REMOVEDIR)
+		if !errors.Is(err, unix.ENOTEMPTY) {
+			if err != nil {
+				return err
+			}
+			continue // an empty one, as mostly
 		}
 		sub, err := openAt(dir, name, unix.O_RDONLY|unix.O_DIRECTORY)
 		if err != nil {

@@ -16,8 +16,8 @@ import (
 // to. The image may hold anything there.
 const maxTextFile = 1 << 20
 
-// A tree is the guest's root file system before the guest runs. The image in
-// it may have been made by anybody: every path is resolved as if the tree were
+// A tree is the guest's root file system before the guest runs, or in what was
+// a template, before it is used. The image in it may have been made by anybody: every path is resolved as if the tree were
 // the root already (RESOLVE_IN_ROOT, openat2(2)), so that no link in it leads
 // to the initramfs, and files are replaced, never written through.
 type tree struct {
@@ -138,7 +138,7 @@ func (t *tree) holds(name string, data []byte, perm os.FileMode) bool {
 }
 
 // replaceAt puts a file into dir by way of a temporary name, which is
-// always the same: nothing else runs, and one that is there was left by a
+// always the same: nothing else writes there, and one that is there was left by a
 // machine that died.
 func (t *tree) replaceAt(dir *os.File, name string, data []byte, perm os.FileMode) error {
 	const tmp = ".banger.tmp"

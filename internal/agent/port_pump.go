@@ -36,18 +36,21 @@ type pumper struct {
 	s      *Server
 	ctx    context.Context
 	stream stream
-	cur    *conn // the last one begun; nil: none. Used by run alone
+	cur    *conn  // the last one begun; nil: none. Used by run alone
+	finds  string // the token of the greetings that are found. Used by run alone
 	conns  chan net.Conn
 	calls  calls
 
-	mu sync.Mutex // one write at a time; guards conn.dead
+	mu    sync.Mutex // one write at a time; guards conn.dead
+	token string     // of the last greeting that was answered, which the host listens for; guarded by mu
 }
 
 // pump serves s until it or ctx ends, and closes it. It returns nil if the
 // stream ended.
 func (s *Server) pump(ctx context.Context, st stream) error {
 	ctx, cancel := context.WithCancel(ctx)
-	p := &pumper{s: s, ctx: ctx, stream: st, conns: make(chan net.Conn)}
+	token := s.token()
+	p := &pumper{s: s, ctx: ctx, stream: st, conns: make(chan net.Conn), finds: token, token: token}
 	stop := context.AfterFunc(ctx, p.leave)
 	server := s.http(ctx, p.calls.count(s.mux))
 	served := make(chan struct{})
@@ -82,13 +85,18 @@ func (p *pumper) Close() error   { return nil }
 func (p *pumper) Addr() net.Addr { return &net.UnixAddr{Name: wire.PortName, Net: "unix"} }
 
 func (p *pumper) run() error {
-	scanner, err := wire.NewScanner(p.s.o.Bundle.Token)
+	scanner, err := wire.NewScanner(p.finds)
 	if err != nil {
 		return err
 	}
 	buf := make([]byte, 64<<10)
 	for {
 		n, err := p.stream.Read(buf)
+		// What was read may be the greeting of a host that knows of a new
+		// token by an answer that came before it was read.
+		if err := p.rekey(scanner); err != nil {
+			return err
+		}
 		scanner.Scan(buf[:n], p.data, p.greet)
 		switch {
 		case errors.Is(err, io.EOF):
@@ -99,6 +107,17 @@ func (p *pumper) run() error {
 			p.end()
 		}
 	}
+}
+
+// rekey makes the scanner find the greetings with the token of now. The
+// connection that there is goes on.
+func (p *pumper) rekey(scanner *wire.Scanner) error {
+	token := p.s.token()
+	if token == p.finds {
+		return nil
+	}
+	p.finds = token
+	return scanner.Rekey(token, p.data)
 }
 
 // data gives bytes to the connection they belong to. Without one they are what
@@ -124,6 +143,7 @@ func (p *pumper) greet(nonce string) {
 		return
 	}
 	p.mu.Lock()
+	p.token = p.finds
 	err := p.say(nonce, speak)
 	p.mu.Unlock()
 	if err != nil {
@@ -169,7 +189,7 @@ func (p *pumper) leave() {
 func (p *pumper) say(nonce string, limit time.Duration) error {
 	p.stream.SetWriteDeadline(time.Now().Add(limit))
 	defer p.stream.SetWriteDeadline(time.Time{})
-	_, err := p.stream.Write(wire.Greeting(p.s.o.Bundle.Token, nonce))
+	_, err := p.stream.Write(wire.Greeting(p.token, nonce))
 	return err
 }
 

@@ -20,7 +20,7 @@ import (
 // ServeOptions are what the agent's service needs to know. The zero values of
 // fields that are not required mean the real thing.
 type ServeOptions struct {
-	Bundle wire.Bundle  // its token is required
+	Bundle wire.Bundle  // its token is required; a template's becomes a machine's by Identify
 	Role   string       // "service" or "init"; for Info
 	Log    *slog.Logger // required
 	Root   string       // the root of the guest's account files; empty: "/". For tests
@@ -37,6 +37,12 @@ type ServeOptions struct {
 	// AnswerTime is what the answer to a request to end gets to leave; 0: what
 	// it needs on a real port.
 	AnswerTime time.Duration
+	// SetClock sets the guest's clock. Nil: clock_settime(2). For tests, whose
+	// clock is the host's.
+	SetClock func(time.Time) error
+	// System is what Settle, Identify and Finish act on. Nil: the guest that
+	// the agent runs in. For tests, whose guest is the host
+	System System
 	// SessionDir and SessionRun are where sessions and their sockets are;
 	// empty: /root/.local/state/banger/sessions and /run/banger/sessions. For
 	// tests
@@ -46,10 +52,11 @@ type ServeOptions struct {
 // A Server is the agent's service without the byte stream that it is reached
 // over. Its methods may be called concurrently.
 type Server struct {
-	o     ServeOptions
-	mux   *http.ServeMux
-	spawn spawner
-	power powerOnce
+	o        ServeOptions // but for its bundle, which may be the template's
+	mux      *http.ServeMux
+	spawn    spawner
+	power    powerOnce
+	identity *identity
 
 	sessions *sessions
 	ssh      func() (*sshServer, error) // the agent's own, made when it is first needed
@@ -73,16 +80,23 @@ func New(o ServeOptions) (*Server, error) {
 	if o.Sync == nil {
 		o.Sync = unix.Sync
 	}
+	if o.SetClock == nil {
+		o.SetClock = setClock
+	}
 	if o.AnswerTime == 0 {
 		o.AnswerTime = answerTime
 	}
-	s := &Server{o: o, mux: http.NewServeMux(), spawn: newSpawner()}
+	s := &Server{o: o, mux: http.NewServeMux(), spawn: newSpawner(), identity: newIdentity(o.Bundle)}
+	if s.o.System == nil {
+		s.o.System = newGuestSystem(s.spawn)
+	}
 	s.sessions = &sessions{
 		dir: cmp.Or(o.SessionDir, sessionDir), run: cmp.Or(o.SessionRun, sessionRun),
 		log: o.Log, spawn: s.spawn,
 	}
 	s.ssh = sync.OnceValues(func() (*sshServer, error) { return newSSHServer(s) })
 	s.mux.Handle(wire.NewAgentServiceHandler(service{s},
+		connect.WithInterceptors(gate{s.identity}),
 		connect.WithReadMaxBytes(maxMessage),
 		connect.WithCompression("gzip", nil, nil))) // a byte stream in memory gains nothing
 	return s, nil
@@ -97,6 +111,9 @@ const (
 
 // service holds the methods of the protocol, apart from those of Server.
 type service struct{ *Server }
+
+// token is what whoever connects from now on must greet with.
+func (s *Server) token() string { return s.identity.now().Token }
 
 // Handler returns the service as it is reached over HTTP/2 with prior
 // knowledge, for tests that bring their own connections.
@@ -175,7 +192,7 @@ func (s *Server) servePort(ctx context.Context, f *os.File) error {
 	if err != nil {
 		return errors.Join(err, f.Close())
 	}
-	p.tryWrite(wire.Greeting(s.o.Bundle.Token, wire.EndNonce))
+	p.tryWrite(wire.Greeting(s.token(), wire.EndNonce))
 	s.o.Log.Info("agent serves", "port", f.Name())
 	return s.pump(ctx, p)
 }

@@ -74,7 +74,9 @@ func (s *sessionSupervisor) serve(c *sessionConn) {
 func (s *sessionSupervisor) serveSend(ctx context.Context, c *sessionConn) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	frames := make(chan frame) // the next comes after the answer to the one before
+	// The next comes after the answer to the one before. One has room: what
+	// comes behind it may be that the sender gives up.
+	frames := make(chan frame, 1)
 	go func() {
 		defer cancel()
 		for {
@@ -96,6 +98,10 @@ func (s *sessionSupervisor) serveSend(ctx context.Context, c *sessionConn) {
 	}
 	defer leave()
 	if c.write(frameOK, nil) != nil {
+		return
+	}
+	if !s.input.isOpen() {
+		c.refuse(errors.New(noStdinPipe))
 		return
 	}
 	for {

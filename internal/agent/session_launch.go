@@ -114,7 +114,8 @@ func (s *sessions) supervise(ctx context.Context, spec *sessionSpec) (sessiondir
 	defer s.spare.prepare(s)
 	if u := s.spare.take(); u != nil {
 		st, err := u.begin(ctx, told)
-		if !errors.As(err, new(goneError)) || ctx.Err() != nil {
+		// One that listens may have started the command already.
+		if _, listens := os.Lstat(spec.Socket); !errors.As(err, new(goneError)) || ctx.Err() != nil || listens == nil {
 			return st, err
 		}
 	}

@@ -22,12 +22,8 @@ func (s service) SendSession(ctx context.Context, st *sendStream) (*connect.Resp
 	if start == nil {
 		return nil, invalid(errors.New("a send without a start"))
 	}
-	now, err := s.sessions.get(start.Id)
-	if err != nil {
+	if err := checkID(start.Id); err != nil {
 		return nil, err
-	}
-	if why := refusal(now); why != "" {
-		return connect.NewResponse(&wire.SendSessionResponse{Refused: why}), nil
 	}
 	if start.TimeoutNs > 0 {
 		var cancel context.CancelFunc
@@ -44,6 +40,7 @@ type sending struct {
 	start *wire.SendStart
 	data  <-chan piece
 	c     *sessionConn // nil: there was nothing to send yet
+	turn  bool         // it is ours, so the supervisor said
 	n     int64        // bytes written
 }
 
@@ -95,23 +92,29 @@ func (x *sending) run(ctx context.Context) (*connect.Response[wire.SendSessionRe
 	case errors.As(err, &refused):
 		res.Refused = refused.why
 	default:
-		if res.Refused = x.ended(); res.Refused == "" {
+		why, lookErr := x.refusal()
+		if connect.CodeOf(lookErr) == connect.CodeNotFound {
+			return nil, lookErr
+		}
+		if res.Refused = why; why == "" {
 			return nil, err
 		}
 	}
 	return connect.NewResponse(res), nil
 }
 
-// ended tells that the session has ended meanwhile, if so.
-func (x *sending) ended() string {
+// refusal looks what keeps the session from being sent to; empty: nothing does.
+func (x *sending) refusal() (string, error) {
 	now, err := x.s.get(x.start.Id)
 	if err != nil {
-		return ""
+		return "", err
 	}
-	return refusal(now)
+	return refusal(now), nil
 }
 
-// sendAll sends what comes, and then the end if it was asked for.
+// sendAll sends what comes, and then the end if it was asked for. What keeps a
+// session from being sent to is looked at where its supervisor did not take it:
+// mostly nothing does.
 func (x *sending) sendAll(ctx context.Context) error {
 	for {
 		var p piece
@@ -130,33 +133,46 @@ func (x *sending) sendAll(ctx context.Context) error {
 			return err
 		}
 	}
+	if x.c == nil && !x.start.CloseStdin {
+		why, err := x.refusal()
+		if err == nil && why != "" {
+			err = refusedError{why}
+		}
+		return err
+	}
 	if !x.start.CloseStdin {
 		return nil
 	}
-	if err := x.begin(ctx); err != nil {
+	if err := x.write(ctx, frameEOF, nil); err != nil {
 		return err
 	}
-	if err := x.c.write(frameEOF, nil); err != nil {
-		return err
+	f, err := x.answer()
+	if err == nil && f.kind != frameOK {
+		err = context.Cause(ctx) // the turn never came
 	}
-	_, err := x.c.answer()
 	return err
 }
 
-// begin waits for the turn, unless it is ours.
-func (x *sending) begin(ctx context.Context) (err error) {
-	if x.c != nil {
-		return nil
+// write writes a frame to the supervisor, which does with it as soon as the turn
+// is ours.
+func (x *sending) write(ctx context.Context, kind byte, data []byte) (err error) {
+	if x.c == nil {
+		if x.c, err = x.s.reach(ctx, x.start.Id, hello{Purpose: purposeSend}); err != nil {
+			return err
+		}
+		context.AfterFunc(ctx, x.cancel)
 	}
-	if x.c, err = x.s.reach(ctx, x.start.Id, hello{Purpose: purposeSend}); err != nil {
-		return err
-	}
-	context.AfterFunc(ctx, x.cancel)
+	return x.c.write(kind, data)
+}
+
+// answer reads the supervisor's answer to what was written last.
+func (x *sending) answer() (frame, error) {
 	f, err := x.c.answer()
-	if err == nil && f.kind != frameOK {
-		err = context.Cause(ctx)
+	if err != nil || x.turn || f.kind != frameOK {
+		return f, err
 	}
-	return err
+	x.turn = true
+	return x.c.answer()
 }
 
 // cancel has the supervisor give up what it is writing, and say how much it
@@ -172,14 +188,15 @@ const cancelTime = time.Second
 // send sends one piece.
 func (x *sending) send(ctx context.Context, data []byte) error {
 	for len(data) > 0 {
-		if err := x.begin(ctx); err != nil {
-			return err
-		}
 		part := data[:min(len(data), maxFrame)]
-		if err := x.c.write(frameData, part); err != nil {
+		if err := x.write(ctx, frameData, part); err != nil {
 			return err
 		}
-		n, err := x.c.written()
+		f, err := x.answer()
+		if err != nil {
+			return err
+		}
+		n, err := f.written()
 		x.n += n
 		if err != nil {
 			return err

@@ -223,6 +223,13 @@ func TestSessionSendTimesOut(t *testing.T) {
 	for b.log(other.Id, sessiondir.Stdout, false) != "a" {
 		must(t, pause(testContext(t), time.Millisecond))
 	}
+	// Who waits for the turn gives up in time, and nothing of it is written.
+	for _, start := range []*wire.SendStart{{}, {CloseStdin: true}} {
+		start.Id, start.TimeoutNs = other.Id, int64(50*time.Millisecond)
+		if res := b.send(start, "z"); !res.TimedOut || res.BytesWritten != 0 {
+			t.Errorf("send while another has the turn: %v", res)
+		}
+	}
 	cancel()
 	if res := b.send(&wire.SendStart{Id: other.Id, CloseStdin: true}, "b"); res.BytesWritten != 1 {
 		t.Errorf("send after one that was cut off: %v", res)

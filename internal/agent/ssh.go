@@ -76,11 +76,12 @@ func newSSHServer(s *Server) (*sshServer, error) {
 		PublicKeyCallback: d.authenticate,
 	}
 	hostKeys := 0
-	for _, name := range slices.Sorted(maps.Keys(s.o.Bundle.SSHHostKeys)) {
+	b := s.identity.now() // nobody comes here before the machine is itself
+	for _, name := range slices.Sorted(maps.Keys(b.SSHHostKeys)) {
 		if strings.HasSuffix(name, ".pub") {
 			continue
 		}
-		signer, err := ssh.ParsePrivateKey([]byte(s.o.Bundle.SSHHostKeys[name]))
+		signer, err := ssh.ParsePrivateKey([]byte(b.SSHHostKeys[name]))
 		if err != nil {
 			return nil, fmt.Errorf("read SSH host key %s: %w", name, err)
 		}
@@ -90,7 +91,7 @@ func newSSHServer(s *Server) (*sshServer, error) {
 	if hostKeys == 0 {
 		return nil, errors.New("this machine was started without an SSH host key; restart it")
 	}
-	for _, line := range s.o.Bundle.AuthorizedKeys {
+	for _, line := range b.AuthorizedKeys {
 		key, _, _, _, err := ssh.ParseAuthorizedKey([]byte(line))
 		if err != nil {
 			return nil, fmt.Errorf("read the authorised keys: %w", err)

@@ -30,6 +30,8 @@ const (
 	ImageServiceName = "banger.api.v1.ImageService"
 	// KernelServiceName is the fully-qualified name of the KernelService service.
 	KernelServiceName = "banger.api.v1.KernelService"
+	// TemplateServiceName is the fully-qualified name of the TemplateService service.
+	TemplateServiceName = "banger.api.v1.TemplateService"
 	// DaemonServiceName is the fully-qualified name of the DaemonService service.
 	DaemonServiceName = "banger.api.v1.DaemonService"
 )
@@ -58,8 +60,14 @@ const (
 	VMServiceStopProcedure = "/banger.api.v1.VMService/Stop"
 	// VMServiceKillProcedure is the fully-qualified name of the VMService's Kill RPC.
 	VMServiceKillProcedure = "/banger.api.v1.VMService/Kill"
+	// VMServicePauseProcedure is the fully-qualified name of the VMService's Pause RPC.
+	VMServicePauseProcedure = "/banger.api.v1.VMService/Pause"
+	// VMServiceResumeProcedure is the fully-qualified name of the VMService's Resume RPC.
+	VMServiceResumeProcedure = "/banger.api.v1.VMService/Resume"
 	// VMServiceDeleteProcedure is the fully-qualified name of the VMService's Delete RPC.
 	VMServiceDeleteProcedure = "/banger.api.v1.VMService/Delete"
+	// VMServiceDrainPoolProcedure is the fully-qualified name of the VMService's DrainPool RPC.
+	VMServiceDrainPoolProcedure = "/banger.api.v1.VMService/DrainPool"
 	// VMServiceListProcedure is the fully-qualified name of the VMService's List RPC.
 	VMServiceListProcedure = "/banger.api.v1.VMService/List"
 	// VMServiceShowProcedure is the fully-qualified name of the VMService's Show RPC.
@@ -123,6 +131,24 @@ const (
 	// KernelServiceDeleteKernelProcedure is the fully-qualified name of the KernelService's
 	// DeleteKernel RPC.
 	KernelServiceDeleteKernelProcedure = "/banger.api.v1.KernelService/DeleteKernel"
+	// TemplateServiceListTemplatesProcedure is the fully-qualified name of the TemplateService's
+	// ListTemplates RPC.
+	TemplateServiceListTemplatesProcedure = "/banger.api.v1.TemplateService/ListTemplates"
+	// TemplateServiceShowTemplateProcedure is the fully-qualified name of the TemplateService's
+	// ShowTemplate RPC.
+	TemplateServiceShowTemplateProcedure = "/banger.api.v1.TemplateService/ShowTemplate"
+	// TemplateServiceVerifyTemplateProcedure is the fully-qualified name of the TemplateService's
+	// VerifyTemplate RPC.
+	TemplateServiceVerifyTemplateProcedure = "/banger.api.v1.TemplateService/VerifyTemplate"
+	// TemplateServiceDeleteTemplateProcedure is the fully-qualified name of the TemplateService's
+	// DeleteTemplate RPC.
+	TemplateServiceDeleteTemplateProcedure = "/banger.api.v1.TemplateService/DeleteTemplate"
+	// TemplateServicePruneTemplatesProcedure is the fully-qualified name of the TemplateService's
+	// PruneTemplates RPC.
+	TemplateServicePruneTemplatesProcedure = "/banger.api.v1.TemplateService/PruneTemplates"
+	// TemplateServiceMakeTemplateProcedure is the fully-qualified name of the TemplateService's
+	// MakeTemplate RPC.
+	TemplateServiceMakeTemplateProcedure = "/banger.api.v1.TemplateService/MakeTemplate"
 	// DaemonServiceStatusProcedure is the fully-qualified name of the DaemonService's Status RPC.
 	DaemonServiceStatusProcedure = "/banger.api.v1.DaemonService/Status"
 	// DaemonServiceShutdownProcedure is the fully-qualified name of the DaemonService's Shutdown RPC.
@@ -147,7 +173,13 @@ type VMServiceClient interface {
 	Set(context.Context, *connect.Request[SetRequest]) (*connect.Response[SetResponse], error)
 	Stop(context.Context, *connect.Request[StopRequest]) (*connect.Response[StopResponse], error)
 	Kill(context.Context, *connect.Request[KillRequest]) (*connect.Response[KillResponse], error)
+	// Pause makes a machine stand until it is resumed, or used.
+	Pause(context.Context, *connect.Request[PauseRequest]) (*connect.Response[PauseResponse], error)
+	Resume(context.Context, *connect.Request[ResumeRequest]) (*connect.Response[ResumeResponse], error)
 	Delete(context.Context, *connect.Request[DeleteRequest]) (*connect.Response[DeleteResponse], error)
+	// DrainPool deletes the machines that wait, paused, for somebody to ask for
+	// one like them.
+	DrainPool(context.Context, *connect.Request[DrainPoolRequest]) (*connect.Response[DrainPoolResponse], error)
 	List(context.Context, *connect.Request[ListRequest]) (*connect.Response[ListResponse], error)
 	Show(context.Context, *connect.Request[ShowRequest]) (*connect.Response[ShowResponse], error)
 	// Stats tells what machines that are up use now.
@@ -220,10 +252,28 @@ func NewVMServiceClient(httpClient connect.HTTPClient, baseURL string, opts ...c
 			connect.WithSchema(vMServiceMethods.ByName("Kill")),
 			connect.WithClientOptions(opts...),
 		),
+		pause: connect.NewClient[PauseRequest, PauseResponse](
+			httpClient,
+			baseURL+VMServicePauseProcedure,
+			connect.WithSchema(vMServiceMethods.ByName("Pause")),
+			connect.WithClientOptions(opts...),
+		),
+		resume: connect.NewClient[ResumeRequest, ResumeResponse](
+			httpClient,
+			baseURL+VMServiceResumeProcedure,
+			connect.WithSchema(vMServiceMethods.ByName("Resume")),
+			connect.WithClientOptions(opts...),
+		),
 		delete: connect.NewClient[DeleteRequest, DeleteResponse](
 			httpClient,
 			baseURL+VMServiceDeleteProcedure,
 			connect.WithSchema(vMServiceMethods.ByName("Delete")),
+			connect.WithClientOptions(opts...),
+		),
+		drainPool: connect.NewClient[DrainPoolRequest, DrainPoolResponse](
+			httpClient,
+			baseURL+VMServiceDrainPoolProcedure,
+			connect.WithSchema(vMServiceMethods.ByName("DrainPool")),
 			connect.WithClientOptions(opts...),
 		),
 		list: connect.NewClient[ListRequest, ListResponse](
@@ -267,21 +317,24 @@ func NewVMServiceClient(httpClient connect.HTTPClient, baseURL string, opts ...c
 
 // vMServiceClient implements VMServiceClient.
 type vMServiceClient struct {
-	run     *connect.Client[RunRequest, RunResponse]
-	exec    *connect.Client[ExecRequest, ExecResponse]
-	create  *connect.Client[CreateRequest, CreateResponse]
-	start   *connect.Client[StartRequest, StartResponse]
-	restart *connect.Client[RestartRequest, RestartResponse]
-	set     *connect.Client[SetRequest, SetResponse]
-	stop    *connect.Client[StopRequest, StopResponse]
-	kill    *connect.Client[KillRequest, KillResponse]
-	delete  *connect.Client[DeleteRequest, DeleteResponse]
-	list    *connect.Client[ListRequest, ListResponse]
-	show    *connect.Client[ShowRequest, ShowResponse]
-	stats   *connect.Client[StatsRequest, StatsResponse]
-	logs    *connect.Client[LogsRequest, LogsResponse]
-	tunnel  *connect.Client[TunnelRequest, TunnelResponse]
-	copy    *connect.Client[CopyRequest, CopyResponse]
+	run       *connect.Client[RunRequest, RunResponse]
+	exec      *connect.Client[ExecRequest, ExecResponse]
+	create    *connect.Client[CreateRequest, CreateResponse]
+	start     *connect.Client[StartRequest, StartResponse]
+	restart   *connect.Client[RestartRequest, RestartResponse]
+	set       *connect.Client[SetRequest, SetResponse]
+	stop      *connect.Client[StopRequest, StopResponse]
+	kill      *connect.Client[KillRequest, KillResponse]
+	pause     *connect.Client[PauseRequest, PauseResponse]
+	resume    *connect.Client[ResumeRequest, ResumeResponse]
+	delete    *connect.Client[DeleteRequest, DeleteResponse]
+	drainPool *connect.Client[DrainPoolRequest, DrainPoolResponse]
+	list      *connect.Client[ListRequest, ListResponse]
+	show      *connect.Client[ShowRequest, ShowResponse]
+	stats     *connect.Client[StatsRequest, StatsResponse]
+	logs      *connect.Client[LogsRequest, LogsResponse]
+	tunnel    *connect.Client[TunnelRequest, TunnelResponse]
+	copy      *connect.Client[CopyRequest, CopyResponse]
 }
 
 // Run calls banger.api.v1.VMService.Run.
@@ -324,9 +377,24 @@ func (c *vMServiceClient) Kill(ctx context.Context, req *connect.Request[KillReq
 	return c.kill.CallUnary(ctx, req)
 }
 
+// Pause calls banger.api.v1.VMService.Pause.
+func (c *vMServiceClient) Pause(ctx context.Context, req *connect.Request[PauseRequest]) (*connect.Response[PauseResponse], error) {
+	return c.pause.CallUnary(ctx, req)
+}
+
+// Resume calls banger.api.v1.VMService.Resume.
+func (c *vMServiceClient) Resume(ctx context.Context, req *connect.Request[ResumeRequest]) (*connect.Response[ResumeResponse], error) {
+	return c.resume.CallUnary(ctx, req)
+}
+
 // Delete calls banger.api.v1.VMService.Delete.
 func (c *vMServiceClient) Delete(ctx context.Context, req *connect.Request[DeleteRequest]) (*connect.Response[DeleteResponse], error) {
 	return c.delete.CallUnary(ctx, req)
+}
+
+// DrainPool calls banger.api.v1.VMService.DrainPool.
+func (c *vMServiceClient) DrainPool(ctx context.Context, req *connect.Request[DrainPoolRequest]) (*connect.Response[DrainPoolResponse], error) {
+	return c.drainPool.CallUnary(ctx, req)
 }
 
 // List calls banger.api.v1.VMService.List.
@@ -377,7 +445,13 @@ type VMServiceHandler interface {
 	Set(context.Context, *connect.Request[SetRequest]) (*connect.Response[SetResponse], error)
 	Stop(context.Context, *connect.Request[StopRequest]) (*connect.Response[StopResponse], error)
 	Kill(context.Context, *connect.Request[KillRequest]) (*connect.Response[KillResponse], error)
+	// Pause makes a machine stand until it is resumed, or used.
+	Pause(context.Context, *connect.Request[PauseRequest]) (*connect.Response[PauseResponse], error)
+	Resume(context.Context, *connect.Request[ResumeRequest]) (*connect.Response[ResumeResponse], error)
 	Delete(context.Context, *connect.Request[DeleteRequest]) (*connect.Response[DeleteResponse], error)
+	// DrainPool deletes the machines that wait, paused, for somebody to ask for
+	// one like them.
+	DrainPool(context.Context, *connect.Request[DrainPoolRequest]) (*connect.Response[DrainPoolResponse], error)
 	List(context.Context, *connect.Request[ListRequest]) (*connect.Response[ListResponse], error)
 	Show(context.Context, *connect.Request[ShowRequest]) (*connect.Response[ShowResponse], error)
 	// Stats tells what machines that are up use now.
@@ -446,10 +520,28 @@ func NewVMServiceHandler(svc VMServiceHandler, opts ...connect.HandlerOption) (s
 		connect.WithSchema(vMServiceMethods.ByName("Kill")),
 		connect.WithHandlerOptions(opts...),
 	)
+	vMServicePauseHandler := connect.NewUnaryHandler(
+		VMServicePauseProcedure,
+		svc.Pause,
+		connect.WithSchema(vMServiceMethods.ByName("Pause")),
+		connect.WithHandlerOptions(opts...),
+	)
+	vMServiceResumeHandler := connect.NewUnaryHandler(
+		VMServiceResumeProcedure,
+		svc.Resume,
+		connect.WithSchema(vMServiceMethods.ByName("Resume")),
+		connect.WithHandlerOptions(opts...),
+	)
 	vMServiceDeleteHandler := connect.NewUnaryHandler(
 		VMServiceDeleteProcedure,
 		svc.Delete,
 		connect.WithSchema(vMServiceMethods.ByName("Delete")),
+		connect.WithHandlerOptions(opts...),
+	)
+	vMServiceDrainPoolHandler := connect.NewUnaryHandler(
+		VMServiceDrainPoolProcedure,
+		svc.DrainPool,
+		connect.WithSchema(vMServiceMethods.ByName("DrainPool")),
 		connect.WithHandlerOptions(opts...),
 	)
 	vMServiceListHandler := connect.NewUnaryHandler(
@@ -506,8 +598,14 @@ func NewVMServiceHandler(svc VMServiceHandler, opts ...connect.HandlerOption) (s
 			vMServiceStopHandler.ServeHTTP(w, r)
 		case VMServiceKillProcedure:
 			vMServiceKillHandler.ServeHTTP(w, r)
+		case VMServicePauseProcedure:
+			vMServicePauseHandler.ServeHTTP(w, r)
+		case VMServiceResumeProcedure:
+			vMServiceResumeHandler.ServeHTTP(w, r)
 		case VMServiceDeleteProcedure:
 			vMServiceDeleteHandler.ServeHTTP(w, r)
+		case VMServiceDrainPoolProcedure:
+			vMServiceDrainPoolHandler.ServeHTTP(w, r)
 		case VMServiceListProcedure:
 			vMServiceListHandler.ServeHTTP(w, r)
 		case VMServiceShowProcedure:
@@ -561,8 +659,20 @@ func (UnimplementedVMServiceHandler) Kill(context.Context, *connect.Request[Kill
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("banger.api.v1.VMService.Kill is not implemented"))
 }
 
+func (UnimplementedVMServiceHandler) Pause(context.Context, *connect.Request[PauseRequest]) (*connect.Response[PauseResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("banger.api.v1.VMService.Pause is not implemented"))
+}
+
+func (UnimplementedVMServiceHandler) Resume(context.Context, *connect.Request[ResumeRequest]) (*connect.Response[ResumeResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("banger.api.v1.VMService.Resume is not implemented"))
+}
+
 func (UnimplementedVMServiceHandler) Delete(context.Context, *connect.Request[DeleteRequest]) (*connect.Response[DeleteResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("banger.api.v1.VMService.Delete is not implemented"))
+}
+
+func (UnimplementedVMServiceHandler) DrainPool(context.Context, *connect.Request[DrainPoolRequest]) (*connect.Response[DrainPoolResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("banger.api.v1.VMService.DrainPool is not implemented"))
 }
 
 func (UnimplementedVMServiceHandler) List(context.Context, *connect.Request[ListRequest]) (*connect.Response[ListResponse], error) {
@@ -1205,6 +1315,218 @@ func (UnimplementedKernelServiceHandler) ShowKernel(context.Context, *connect.Re
 
 func (UnimplementedKernelServiceHandler) DeleteKernel(context.Context, *connect.Request[DeleteKernelRequest]) (*connect.Response[DeleteKernelResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("banger.api.v1.KernelService.DeleteKernel is not implemented"))
+}
+
+// TemplateServiceClient is a client for the banger.api.v1.TemplateService service.
+type TemplateServiceClient interface {
+	ListTemplates(context.Context, *connect.Request[ListTemplatesRequest]) (*connect.Response[ListTemplatesResponse], error)
+	ShowTemplate(context.Context, *connect.Request[ShowTemplateRequest]) (*connect.Response[ShowTemplateResponse], error)
+	// VerifyTemplate reads all of a template. If it is not what it was, that is
+	// the error, and no machine is made of it any more.
+	VerifyTemplate(context.Context, *connect.Request[VerifyTemplateRequest]) (*connect.Response[VerifyTemplateResponse], error)
+	DeleteTemplate(context.Context, *connect.Request[DeleteTemplateRequest]) (*connect.Response[DeleteTemplateResponse], error)
+	// PruneTemplates deletes templates on which no machine stands, and sends
+	// each that is gone, also if it fails then.
+	PruneTemplates(context.Context, *connect.Request[PruneTemplatesRequest]) (*connect.ServerStreamForClient[PruneTemplatesResponse], error)
+	// MakeTemplate makes the template of which machines like spec are made, if
+	// there is none. It ends with the call.
+	MakeTemplate(context.Context, *connect.Request[MakeTemplateRequest]) (*connect.ServerStreamForClient[MakeTemplateResponse], error)
+}
+
+// NewTemplateServiceClient constructs a client for the banger.api.v1.TemplateService service. By
+// default, it uses the Connect protocol with the binary Protobuf Codec, asks for gzipped responses,
+// and sends uncompressed requests. To use the gRPC or gRPC-Web protocols, supply the
+// connect.WithGRPC() or connect.WithGRPCWeb() options.
+//
+// The URL supplied here should be the base URL for the Connect or gRPC server (for example,
+// http://api.acme.com or https://acme.com/grpc).
+func NewTemplateServiceClient(httpClient connect.HTTPClient, baseURL string, opts ...connect.ClientOption) TemplateServiceClient {
+	baseURL = strings.TrimRight(baseURL, "/")
+	templateServiceMethods := File_banger_api_v1_api_proto.Services().ByName("TemplateService").Methods()
+	return &templateServiceClient{
+		listTemplates: connect.NewClient[ListTemplatesRequest, ListTemplatesResponse](
+			httpClient,
+			baseURL+TemplateServiceListTemplatesProcedure,
+			connect.WithSchema(templateServiceMethods.ByName("ListTemplates")),
+			connect.WithClientOptions(opts...),
+		),
+		showTemplate: connect.NewClient[ShowTemplateRequest, ShowTemplateResponse](
+			httpClient,
+			baseURL+TemplateServiceShowTemplateProcedure,
+			connect.WithSchema(templateServiceMethods.ByName("ShowTemplate")),
+			connect.WithClientOptions(opts...),
+		),
+		verifyTemplate: connect.NewClient[VerifyTemplateRequest, VerifyTemplateResponse](
+			httpClient,
+			baseURL+TemplateServiceVerifyTemplateProcedure,
+			connect.WithSchema(templateServiceMethods.ByName("VerifyTemplate")),
+			connect.WithClientOptions(opts...),
+		),
+		deleteTemplate: connect.NewClient[DeleteTemplateRequest, DeleteTemplateResponse](
+			httpClient,
+			baseURL+TemplateServiceDeleteTemplateProcedure,
+			connect.WithSchema(templateServiceMethods.ByName("DeleteTemplate")),
+			connect.WithClientOptions(opts...),
+		),
+		pruneTemplates: connect.NewClient[PruneTemplatesRequest, PruneTemplatesResponse](
+			httpClient,
+			baseURL+TemplateServicePruneTemplatesProcedure,
+			connect.WithSchema(templateServiceMethods.ByName("PruneTemplates")),
+			connect.WithClientOptions(opts...),
+		),
+		makeTemplate: connect.NewClient[MakeTemplateRequest, MakeTemplateResponse](
+			httpClient,
+			baseURL+TemplateServiceMakeTemplateProcedure,
+			connect.WithSchema(templateServiceMethods.ByName("MakeTemplate")),
+			connect.WithClientOptions(opts...),
+		),
+	}
+}
+
+// templateServiceClient implements TemplateServiceClient.
+type templateServiceClient struct {
+	listTemplates  *connect.Client[ListTemplatesRequest, ListTemplatesResponse]
+	showTemplate   *connect.Client[ShowTemplateRequest, ShowTemplateResponse]
+	verifyTemplate *connect.Client[VerifyTemplateRequest, VerifyTemplateResponse]
+	deleteTemplate *connect.Client[DeleteTemplateRequest, DeleteTemplateResponse]
+	pruneTemplates *connect.Client[PruneTemplatesRequest, PruneTemplatesResponse]
+	makeTemplate   *connect.Client[MakeTemplateRequest, MakeTemplateResponse]
+}
+
+// ListTemplates calls banger.api.v1.TemplateService.ListTemplates.
+func (c *templateServiceClient) ListTemplates(ctx context.Context, req *connect.Request[ListTemplatesRequest]) (*connect.Response[ListTemplatesResponse], error) {
+	return c.listTemplates.CallUnary(ctx, req)
+}
+
+// ShowTemplate calls banger.api.v1.TemplateService.ShowTemplate.
+func (c *templateServiceClient) ShowTemplate(ctx context.Context, req *connect.Request[ShowTemplateRequest]) (*connect.Response[ShowTemplateResponse], error) {
+	return c.showTemplate.CallUnary(ctx, req)
+}
+
+// VerifyTemplate calls banger.api.v1.TemplateService.VerifyTemplate.
+func (c *templateServiceClient) VerifyTemplate(ctx context.Context, req *connect.Request[VerifyTemplateRequest]) (*connect.Response[VerifyTemplateResponse], error) {
+	return c.verifyTemplate.CallUnary(ctx, req)
+}
+
+// DeleteTemplate calls banger.api.v1.TemplateService.DeleteTemplate.
+func (c *templateServiceClient) DeleteTemplate(ctx context.Context, req *connect.Request[DeleteTemplateRequest]) (*connect.Response[DeleteTemplateResponse], error) {
+	return c.deleteTemplate.CallUnary(ctx, req)
+}
+
+// PruneTemplates calls banger.api.v1.TemplateService.PruneTemplates.
+func (c *templateServiceClient) PruneTemplates(ctx context.Context, req *connect.Request[PruneTemplatesRequest]) (*connect.ServerStreamForClient[PruneTemplatesResponse], error) {
+	return c.pruneTemplates.CallServerStream(ctx, req)
+}
+
+// MakeTemplate calls banger.api.v1.TemplateService.MakeTemplate.
+func (c *templateServiceClient) MakeTemplate(ctx context.Context, req *connect.Request[MakeTemplateRequest]) (*connect.ServerStreamForClient[MakeTemplateResponse], error) {
+	return c.makeTemplate.CallServerStream(ctx, req)
+}
+
+// TemplateServiceHandler is an implementation of the banger.api.v1.TemplateService service.
+type TemplateServiceHandler interface {
+	ListTemplates(context.Context, *connect.Request[ListTemplatesRequest]) (*connect.Response[ListTemplatesResponse], error)
+	ShowTemplate(context.Context, *connect.Request[ShowTemplateRequest]) (*connect.Response[ShowTemplateResponse], error)
+	// VerifyTemplate reads all of a template. If it is not what it was, that is
+	// the error, and no machine is made of it any more.
+	VerifyTemplate(context.Context, *connect.Request[VerifyTemplateRequest]) (*connect.Response[VerifyTemplateResponse], error)
+	DeleteTemplate(context.Context, *connect.Request[DeleteTemplateRequest]) (*connect.Response[DeleteTemplateResponse], error)
+	// PruneTemplates deletes templates on which no machine stands, and sends
+	// each that is gone, also if it fails then.
+	PruneTemplates(context.Context, *connect.Request[PruneTemplatesRequest], *connect.ServerStream[PruneTemplatesResponse]) error
+	// MakeTemplate makes the template of which machines like spec are made, if
+	// there is none. It ends with the call.
+	MakeTemplate(context.Context, *connect.Request[MakeTemplateRequest], *connect.ServerStream[MakeTemplateResponse]) error
+}
+
+// NewTemplateServiceHandler builds an HTTP handler from the service implementation. It returns the
+// path on which to mount the handler and the handler itself.
+//
+// By default, handlers support the Connect, gRPC, and gRPC-Web protocols with the binary Protobuf
+// and JSON codecs. They also support gzip compression.
+func NewTemplateServiceHandler(svc TemplateServiceHandler, opts ...connect.HandlerOption) (string, http.Handler) {
+	templateServiceMethods := File_banger_api_v1_api_proto.Services().ByName("TemplateService").Methods()
+	templateServiceListTemplatesHandler := connect.NewUnaryHandler(
+		TemplateServiceListTemplatesProcedure,
+		svc.ListTemplates,
+		connect.WithSchema(templateServiceMethods.ByName("ListTemplates")),
+		connect.WithHandlerOptions(opts...),
+	)
+	templateServiceShowTemplateHandler := connect.NewUnaryHandler(
+		TemplateServiceShowTemplateProcedure,
+		svc.ShowTemplate,
+		connect.WithSchema(templateServiceMethods.ByName("ShowTemplate")),
+		connect.WithHandlerOptions(opts...),
+	)
+	templateServiceVerifyTemplateHandler := connect.NewUnaryHandler(
+		TemplateServiceVerifyTemplateProcedure,
+		svc.VerifyTemplate,
+		connect.WithSchema(templateServiceMethods.ByName("VerifyTemplate")),
+		connect.WithHandlerOptions(opts...),
+	)
+	templateServiceDeleteTemplateHandler := connect.NewUnaryHandler(
+		TemplateServiceDeleteTemplateProcedure,
+		svc.DeleteTemplate,
+		connect.WithSchema(templateServiceMethods.ByName("DeleteTemplate")),
+		connect.WithHandlerOptions(opts...),
+	)
+	templateServicePruneTemplatesHandler := connect.NewServerStreamHandler(
+		TemplateServicePruneTemplatesProcedure,
+		svc.PruneTemplates,
+		connect.WithSchema(templateServiceMethods.ByName("PruneTemplates")),
+		connect.WithHandlerOptions(opts...),
+	)
+	templateServiceMakeTemplateHandler := connect.NewServerStreamHandler(
+		TemplateServiceMakeTemplateProcedure,
+		svc.MakeTemplate,
+		connect.WithSchema(templateServiceMethods.ByName("MakeTemplate")),
+		connect.WithHandlerOptions(opts...),
+	)
+	return "/banger.api.v1.TemplateService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case TemplateServiceListTemplatesProcedure:
+			templateServiceListTemplatesHandler.ServeHTTP(w, r)
+		case TemplateServiceShowTemplateProcedure:
+			templateServiceShowTemplateHandler.ServeHTTP(w, r)
+		case TemplateServiceVerifyTemplateProcedure:
+			templateServiceVerifyTemplateHandler.ServeHTTP(w, r)
+		case TemplateServiceDeleteTemplateProcedure:
+			templateServiceDeleteTemplateHandler.ServeHTTP(w, r)
+		case TemplateServicePruneTemplatesProcedure:
+			templateServicePruneTemplatesHandler.ServeHTTP(w, r)
+		case TemplateServiceMakeTemplateProcedure:
+			templateServiceMakeTemplateHandler.ServeHTTP(w, r)
+		default:
+			http.NotFound(w, r)
+		}
+	})
+}
+
+// UnimplementedTemplateServiceHandler returns CodeUnimplemented from all methods.
+type UnimplementedTemplateServiceHandler struct{}
+
+func (UnimplementedTemplateServiceHandler) ListTemplates(context.Context, *connect.Request[ListTemplatesRequest]) (*connect.Response[ListTemplatesResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("banger.api.v1.TemplateService.ListTemplates is not implemented"))
+}
+
+func (UnimplementedTemplateServiceHandler) ShowTemplate(context.Context, *connect.Request[ShowTemplateRequest]) (*connect.Response[ShowTemplateResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("banger.api.v1.TemplateService.ShowTemplate is not implemented"))
+}
+
+func (UnimplementedTemplateServiceHandler) VerifyTemplate(context.Context, *connect.Request[VerifyTemplateRequest]) (*connect.Response[VerifyTemplateResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("banger.api.v1.TemplateService.VerifyTemplate is not implemented"))
+}
+
+func (UnimplementedTemplateServiceHandler) DeleteTemplate(context.Context, *connect.Request[DeleteTemplateRequest]) (*connect.Response[DeleteTemplateResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("banger.api.v1.TemplateService.DeleteTemplate is not implemented"))
+}
+
+func (UnimplementedTemplateServiceHandler) PruneTemplates(context.Context, *connect.Request[PruneTemplatesRequest], *connect.ServerStream[PruneTemplatesResponse]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("banger.api.v1.TemplateService.PruneTemplates is not implemented"))
+}
+
+func (UnimplementedTemplateServiceHandler) MakeTemplate(context.Context, *connect.Request[MakeTemplateRequest], *connect.ServerStream[MakeTemplateResponse]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("banger.api.v1.TemplateService.MakeTemplate is not implemented"))
 }
 
 // DaemonServiceClient is a client for the banger.api.v1.DaemonService service.

@@ -28,38 +28,41 @@ const (
 )
 
 type VM struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
-	State         string                 `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
-	StateReason   string                 `protobuf:"bytes,4,opt,name=state_reason,json=stateReason,proto3" json:"state_reason,omitempty"`
-	Image         string                 `protobuf:"bytes,5,opt,name=image,proto3" json:"image,omitempty"`
-	Kernel        string                 `protobuf:"bytes,6,opt,name=kernel,proto3" json:"kernel,omitempty"`
-	Driver        string                 `protobuf:"bytes,7,opt,name=driver,proto3" json:"driver,omitempty"`
-	VcpuCount     int32                  `protobuf:"varint,8,opt,name=vcpu_count,json=vcpuCount,proto3" json:"vcpu_count,omitempty"`
-	MemoryBytes   int64                  `protobuf:"varint,9,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
-	DiskBytes     int64                  `protobuf:"varint,10,opt,name=disk_bytes,json=diskBytes,proto3" json:"disk_bytes,omitempty"`
-	GuestIp       string                 `protobuf:"bytes,11,opt,name=guest_ip,json=guestIp,proto3" json:"guest_ip,omitempty"`
-	Mac           string                 `protobuf:"bytes,12,opt,name=mac,proto3" json:"mac,omitempty"`
-	VsockCid      uint32                 `protobuf:"varint,13,opt,name=vsock_cid,json=vsockCid,proto3" json:"vsock_cid,omitempty"`
-	ApiSockPath   string                 `protobuf:"bytes,14,opt,name=api_sock_path,json=apiSockPath,proto3" json:"api_sock_path,omitempty"`
-	VsockPath     string                 `protobuf:"bytes,15,opt,name=vsock_path,json=vsockPath,proto3" json:"vsock_path,omitempty"`
-	LogPath       string                 `protobuf:"bytes,16,opt,name=log_path,json=logPath,proto3" json:"log_path,omitempty"`
-	MetricsPath   string                 `protobuf:"bytes,17,opt,name=metrics_path,json=metricsPath,proto3" json:"metrics_path,omitempty"`
-	DnsName       string                 `protobuf:"bytes,18,opt,name=dns_name,json=dnsName,proto3" json:"dns_name,omitempty"`
-	VmDir         string                 `protobuf:"bytes,19,opt,name=vm_dir,json=vmDir,proto3" json:"vm_dir,omitempty"`
-	SystemOverlay string                 `protobuf:"bytes,20,opt,name=system_overlay,json=systemOverlay,proto3" json:"system_overlay,omitempty"`
-	WorkDiskPath  string                 `protobuf:"bytes,21,opt,name=work_disk_path,json=workDiskPath,proto3" json:"work_disk_path,omitempty"`
-	LastError     string                 `protobuf:"bytes,22,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
-	CreatedAt     *timestamppb.Timestamp `protobuf:"bytes,23,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
-	StartedAt     *timestamppb.Timestamp `protobuf:"bytes,24,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
-	Labels        map[string]string      `protobuf:"bytes,25,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	Ephemeral     bool                   `protobuf:"varint,26,opt,name=ephemeral,proto3" json:"ephemeral,omitempty"`
-	Handles       *Handles               `protobuf:"bytes,27,opt,name=handles,proto3" json:"handles,omitempty"`
-	Network       string                 `protobuf:"bytes,28,opt,name=network,proto3" json:"network,omitempty"` // "nat" or "none"
-	Cgroup        string                 `protobuf:"bytes,29,opt,name=cgroup,proto3" json:"cgroup,omitempty"`   // of its VMM, while that runs; empty: this host limits no VMM
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Id               string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Name             string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	State            string                 `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
+	StateReason      string                 `protobuf:"bytes,4,opt,name=state_reason,json=stateReason,proto3" json:"state_reason,omitempty"`
+	Image            string                 `protobuf:"bytes,5,opt,name=image,proto3" json:"image,omitempty"`
+	Kernel           string                 `protobuf:"bytes,6,opt,name=kernel,proto3" json:"kernel,omitempty"`
+	Driver           string                 `protobuf:"bytes,7,opt,name=driver,proto3" json:"driver,omitempty"`
+	VcpuCount        int32                  `protobuf:"varint,8,opt,name=vcpu_count,json=vcpuCount,proto3" json:"vcpu_count,omitempty"`
+	MemoryBytes      int64                  `protobuf:"varint,9,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
+	DiskBytes        int64                  `protobuf:"varint,10,opt,name=disk_bytes,json=diskBytes,proto3" json:"disk_bytes,omitempty"`
+	GuestIp          string                 `protobuf:"bytes,11,opt,name=guest_ip,json=guestIp,proto3" json:"guest_ip,omitempty"`
+	Mac              string                 `protobuf:"bytes,12,opt,name=mac,proto3" json:"mac,omitempty"`
+	VsockCid         uint32                 `protobuf:"varint,13,opt,name=vsock_cid,json=vsockCid,proto3" json:"vsock_cid,omitempty"`
+	ApiSockPath      string                 `protobuf:"bytes,14,opt,name=api_sock_path,json=apiSockPath,proto3" json:"api_sock_path,omitempty"`
+	VsockPath        string                 `protobuf:"bytes,15,opt,name=vsock_path,json=vsockPath,proto3" json:"vsock_path,omitempty"`
+	LogPath          string                 `protobuf:"bytes,16,opt,name=log_path,json=logPath,proto3" json:"log_path,omitempty"`
+	MetricsPath      string                 `protobuf:"bytes,17,opt,name=metrics_path,json=metricsPath,proto3" json:"metrics_path,omitempty"`
+	DnsName          string                 `protobuf:"bytes,18,opt,name=dns_name,json=dnsName,proto3" json:"dns_name,omitempty"`
+	VmDir            string                 `protobuf:"bytes,19,opt,name=vm_dir,json=vmDir,proto3" json:"vm_dir,omitempty"`
+	SystemOverlay    string                 `protobuf:"bytes,20,opt,name=system_overlay,json=systemOverlay,proto3" json:"system_overlay,omitempty"`
+	WorkDiskPath     string                 `protobuf:"bytes,21,opt,name=work_disk_path,json=workDiskPath,proto3" json:"work_disk_path,omitempty"`
+	LastError        string                 `protobuf:"bytes,22,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
+	CreatedAt        *timestamppb.Timestamp `protobuf:"bytes,23,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
+	StartedAt        *timestamppb.Timestamp `protobuf:"bytes,24,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
+	Labels           map[string]string      `protobuf:"bytes,25,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Ephemeral        bool                   `protobuf:"varint,26,opt,name=ephemeral,proto3" json:"ephemeral,omitempty"`
+	Handles          *Handles               `protobuf:"bytes,27,opt,name=handles,proto3" json:"handles,omitempty"`
+	Network          string                 `protobuf:"bytes,28,opt,name=network,proto3" json:"network,omitempty"`                                               // "nat" or "none"
+	Cgroup           string                 `protobuf:"bytes,29,opt,name=cgroup,proto3" json:"cgroup,omitempty"`                                                 // of its VMM, while that runs; empty: this host limits no VMM
+	Template         string                 `protobuf:"bytes,30,opt,name=template,proto3" json:"template,omitempty"`                                             // on whose root disk its own stands; empty: none
+	Purpose          string                 `protobuf:"bytes,31,opt,name=purpose,proto3" json:"purpose,omitempty"`                                               // "template": banger keeps it for itself; empty: its user's
+	AutoPauseSeconds float64                `protobuf:"fixed64,32,opt,name=auto_pause_seconds,json=autoPauseSeconds,proto3" json:"auto_pause_seconds,omitempty"` // paused when nobody has used it for so long; 0: never
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *VM) Reset() {
@@ -295,6 +298,27 @@ func (x *VM) GetCgroup() string {
 	return ""
 }
 
+func (x *VM) GetTemplate() string {
+	if x != nil {
+		return x.Template
+	}
+	return ""
+}
+
+func (x *VM) GetPurpose() string {
+	if x != nil {
+		return x.Purpose
+	}
+	return ""
+}
+
+func (x *VM) GetAutoPauseSeconds() float64 {
+	if x != nil {
+		return x.AutoPauseSeconds
+	}
+	return 0
+}
+
 // Handles is what is true of the machine now. What there is none of is null.
 type Handles struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -382,16 +406,18 @@ func (x *Handles) GetDmDev() string {
 
 // Spec is what a user asks for. Zero means the configured default.
 type Spec struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Image         string                 `protobuf:"bytes,2,opt,name=image,proto3" json:"image,omitempty"`
-	Kernel        string                 `protobuf:"bytes,3,opt,name=kernel,proto3" json:"kernel,omitempty"`
-	VcpuCount     int32                  `protobuf:"varint,4,opt,name=vcpu_count,json=vcpuCount,proto3" json:"vcpu_count,omitempty"`
-	MemoryBytes   int64                  `protobuf:"varint,5,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
-	DiskBytes     int64                  `protobuf:"varint,6,opt,name=disk_bytes,json=diskBytes,proto3" json:"disk_bytes,omitempty"`
-	Labels        map[string]string      `protobuf:"bytes,7,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	Driver        string                 `protobuf:"bytes,8,opt,name=driver,proto3" json:"driver,omitempty"`
-	Network       string                 `protobuf:"bytes,9,opt,name=network,proto3" json:"network,omitempty"` // "nat" or "none"; empty: "nat"
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Name        string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Image       string                 `protobuf:"bytes,2,opt,name=image,proto3" json:"image,omitempty"`
+	Kernel      string                 `protobuf:"bytes,3,opt,name=kernel,proto3" json:"kernel,omitempty"`
+	VcpuCount   int32                  `protobuf:"varint,4,opt,name=vcpu_count,json=vcpuCount,proto3" json:"vcpu_count,omitempty"`
+	MemoryBytes int64                  `protobuf:"varint,5,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
+	DiskBytes   int64                  `protobuf:"varint,6,opt,name=disk_bytes,json=diskBytes,proto3" json:"disk_bytes,omitempty"`
+	Labels      map[string]string      `protobuf:"bytes,7,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Driver      string                 `protobuf:"bytes,8,opt,name=driver,proto3" json:"driver,omitempty"`
+	Network     string                 `protobuf:"bytes,9,opt,name=network,proto3" json:"network,omitempty"` // "nat" or "none"; empty: "nat"
+	// Paused when nobody has used it for so long, at least a second; 0: never.
+	AutoPause     *durationpb.Duration `protobuf:"bytes,10,opt,name=auto_pause,json=autoPause,proto3" json:"auto_pause,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -487,6 +513,13 @@ func (x *Spec) GetNetwork() string {
 		return x.Network
 	}
 	return ""
+}
+
+func (x *Spec) GetAutoPause() *durationpb.Duration {
+	if x != nil {
+		return x.AutoPause
+	}
+	return nil
 }
 
 // Progress says what is being done. A new stage ends the one before it.
@@ -650,10 +683,14 @@ func (*RunRequest_Start) isRunRequest_Msg() {}
 func (*RunRequest_Exec) isRunRequest_Msg() {}
 
 type RunStart struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Spec          *Spec                  `protobuf:"bytes,1,opt,name=spec,proto3" json:"spec,omitempty"`
-	Ephemeral     bool                   `protobuf:"varint,2,opt,name=ephemeral,proto3" json:"ephemeral,omitempty"`
-	Command       *wire.ExecStart        `protobuf:"bytes,3,opt,name=command,proto3" json:"command,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Spec      *Spec                  `protobuf:"bytes,1,opt,name=spec,proto3" json:"spec,omitempty"`
+	Ephemeral bool                   `protobuf:"varint,2,opt,name=ephemeral,proto3" json:"ephemeral,omitempty"`
+	Command   *wire.ExecStart        `protobuf:"bytes,3,opt,name=command,proto3" json:"command,omitempty"`
+	Trace     bool                   `protobuf:"varint,4,opt,name=trace,proto3" json:"trace,omitempty"` // tell in the end when what was
+	// How it is to begin: "boot" without a template, "template" from one, which
+	// is a conflict where there is none; empty: the quickest way there is.
+	From          string `protobuf:"bytes,5,opt,name=from,proto3" json:"from,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -709,6 +746,20 @@ func (x *RunStart) GetCommand() *wire.ExecStart {
 	return nil
 }
 
+func (x *RunStart) GetTrace() bool {
+	if x != nil {
+		return x.Trace
+	}
+	return false
+}
+
+func (x *RunStart) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
 type RunResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Msg:
@@ -718,6 +769,7 @@ type RunResponse struct {
 	//	*RunResponse_Exec
 	//	*RunResponse_Cleanup
 	//	*RunResponse_Notice
+	//	*RunResponse_Trace
 	Msg           isRunResponse_Msg `protobuf_oneof:"msg"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -805,6 +857,15 @@ func (x *RunResponse) GetNotice() string {
 	return ""
 }
 
+func (x *RunResponse) GetTrace() *Trace {
+	if x != nil {
+		if x, ok := x.Msg.(*RunResponse_Trace); ok {
+			return x.Trace
+		}
+	}
+	return nil
+}
+
 type isRunResponse_Msg interface {
 	isRunResponse_Msg()
 }
@@ -831,6 +892,10 @@ type RunResponse_Notice struct {
 	Notice string `protobuf:"bytes,5,opt,name=notice,proto3,oneof"` // the machine was paused, or goes on: for people
 }
 
+type RunResponse_Trace struct {
+	Trace *Trace `protobuf:"bytes,6,opt,name=trace,proto3,oneof"` // after all but the cleanup, however the run ends; if it was asked for
+}
+
 func (*RunResponse_Progress) isRunResponse_Msg() {}
 
 func (*RunResponse_Vm) isRunResponse_Msg() {}
@@ -840,6 +905,8 @@ func (*RunResponse_Exec) isRunResponse_Msg() {}
 func (*RunResponse_Cleanup) isRunResponse_Msg() {}
 
 func (*RunResponse_Notice) isRunResponse_Msg() {}
+
+func (*RunResponse_Trace) isRunResponse_Msg() {}
 
 type Cleanup struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -885,6 +952,127 @@ func (x *Cleanup) GetWarning() string {
 	return ""
 }
 
+// Trace tells when the stages of a call were.
+type Trace struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Stages        []*Stage               `protobuf:"bytes,1,rep,name=stages,proto3" json:"stages,omitempty"`    // in the order in which they began
+	Dropped       int32                  `protobuf:"varint,2,opt,name=dropped,proto3" json:"dropped,omitempty"` // so many more there was no room for
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Trace) Reset() {
+	*x = Trace{}
+	mi := &file_banger_api_v1_api_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Trace) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Trace) ProtoMessage() {}
+
+func (x *Trace) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_api_v1_api_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Trace.ProtoReflect.Descriptor instead.
+func (*Trace) Descriptor() ([]byte, []int) {
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Trace) GetStages() []*Stage {
+	if x != nil {
+		return x.Stages
+	}
+	return nil
+}
+
+func (x *Trace) GetDropped() int32 {
+	if x != nil {
+		return x.Dropped
+	}
+	return 0
+}
+
+type Stage struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Row           string                 `protobuf:"bytes,1,opt,name=row,proto3" json:"row,omitempty"` // whose doing it was: "bangerd", "VMM" or "guest"
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	StartNs       int64                  `protobuf:"varint,3,opt,name=start_ns,json=startNs,proto3" json:"start_ns,omitempty"` // since 1970, UTC
+	LengthNs      int64                  `protobuf:"varint,4,opt,name=length_ns,json=lengthNs,proto3" json:"length_ns,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Stage) Reset() {
+	*x = Stage{}
+	mi := &file_banger_api_v1_api_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Stage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Stage) ProtoMessage() {}
+
+func (x *Stage) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_api_v1_api_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Stage.ProtoReflect.Descriptor instead.
+func (*Stage) Descriptor() ([]byte, []int) {
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Stage) GetRow() string {
+	if x != nil {
+		return x.Row
+	}
+	return ""
+}
+
+func (x *Stage) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Stage) GetStartNs() int64 {
+	if x != nil {
+		return x.StartNs
+	}
+	return 0
+}
+
+func (x *Stage) GetLengthNs() int64 {
+	if x != nil {
+		return x.LengthNs
+	}
+	return 0
+}
+
 type ExecRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Msg:
@@ -898,7 +1086,7 @@ type ExecRequest struct {
 
 func (x *ExecRequest) Reset() {
 	*x = ExecRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[8]
+	mi := &file_banger_api_v1_api_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -910,7 +1098,7 @@ func (x *ExecRequest) String() string {
 func (*ExecRequest) ProtoMessage() {}
 
 func (x *ExecRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[8]
+	mi := &file_banger_api_v1_api_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -923,7 +1111,7 @@ func (x *ExecRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecRequest.ProtoReflect.Descriptor instead.
 func (*ExecRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{8}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ExecRequest) GetMsg() isExecRequest_Msg {
@@ -977,7 +1165,7 @@ type ExecIn struct {
 
 func (x *ExecIn) Reset() {
 	*x = ExecIn{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[9]
+	mi := &file_banger_api_v1_api_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -989,7 +1177,7 @@ func (x *ExecIn) String() string {
 func (*ExecIn) ProtoMessage() {}
 
 func (x *ExecIn) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[9]
+	mi := &file_banger_api_v1_api_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1002,7 +1190,7 @@ func (x *ExecIn) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecIn.ProtoReflect.Descriptor instead.
 func (*ExecIn) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{9}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ExecIn) GetVm() string {
@@ -1029,7 +1217,7 @@ type ExecResponse struct {
 
 func (x *ExecResponse) Reset() {
 	*x = ExecResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[10]
+	mi := &file_banger_api_v1_api_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1041,7 +1229,7 @@ func (x *ExecResponse) String() string {
 func (*ExecResponse) ProtoMessage() {}
 
 func (x *ExecResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[10]
+	mi := &file_banger_api_v1_api_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1054,7 +1242,7 @@ func (x *ExecResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecResponse.ProtoReflect.Descriptor instead.
 func (*ExecResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{10}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ExecResponse) GetExec() *wire.ExecResponse {
@@ -1075,13 +1263,14 @@ type CreateRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Spec          *Spec                  `protobuf:"bytes,1,opt,name=spec,proto3" json:"spec,omitempty"`
 	NoStart       bool                   `protobuf:"varint,2,opt,name=no_start,json=noStart,proto3" json:"no_start,omitempty"`
+	From          string                 `protobuf:"bytes,3,opt,name=from,proto3" json:"from,omitempty"` // as in RunStart
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CreateRequest) Reset() {
 	*x = CreateRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[11]
+	mi := &file_banger_api_v1_api_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1093,7 +1282,7 @@ func (x *CreateRequest) String() string {
 func (*CreateRequest) ProtoMessage() {}
 
 func (x *CreateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[11]
+	mi := &file_banger_api_v1_api_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1106,7 +1295,7 @@ func (x *CreateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateRequest.ProtoReflect.Descriptor instead.
 func (*CreateRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{11}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *CreateRequest) GetSpec() *Spec {
@@ -1123,6 +1312,13 @@ func (x *CreateRequest) GetNoStart() bool {
 	return false
 }
 
+func (x *CreateRequest) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
 type CreateResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Msg:
@@ -1136,7 +1332,7 @@ type CreateResponse struct {
 
 func (x *CreateResponse) Reset() {
 	*x = CreateResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[12]
+	mi := &file_banger_api_v1_api_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1148,7 +1344,7 @@ func (x *CreateResponse) String() string {
 func (*CreateResponse) ProtoMessage() {}
 
 func (x *CreateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[12]
+	mi := &file_banger_api_v1_api_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1161,7 +1357,7 @@ func (x *CreateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateResponse.ProtoReflect.Descriptor instead.
 func (*CreateResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{12}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *CreateResponse) GetMsg() isCreateResponse_Msg {
@@ -1214,7 +1410,7 @@ type StartRequest struct {
 
 func (x *StartRequest) Reset() {
 	*x = StartRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[13]
+	mi := &file_banger_api_v1_api_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1226,7 +1422,7 @@ func (x *StartRequest) String() string {
 func (*StartRequest) ProtoMessage() {}
 
 func (x *StartRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[13]
+	mi := &file_banger_api_v1_api_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1239,7 +1435,7 @@ func (x *StartRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartRequest.ProtoReflect.Descriptor instead.
 func (*StartRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{13}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *StartRequest) GetVm() string {
@@ -1262,7 +1458,7 @@ type StartResponse struct {
 
 func (x *StartResponse) Reset() {
 	*x = StartResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[14]
+	mi := &file_banger_api_v1_api_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1274,7 +1470,7 @@ func (x *StartResponse) String() string {
 func (*StartResponse) ProtoMessage() {}
 
 func (x *StartResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[14]
+	mi := &file_banger_api_v1_api_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1287,7 +1483,7 @@ func (x *StartResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartResponse.ProtoReflect.Descriptor instead.
 func (*StartResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{14}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *StartResponse) GetMsg() isStartResponse_Msg {
@@ -1335,16 +1531,18 @@ type SetRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Vm    string                 `protobuf:"bytes,1,opt,name=vm,proto3" json:"vm,omitempty"`
 	// 0: as it is. A work disk can only grow.
-	VcpuCount     int32 `protobuf:"varint,2,opt,name=vcpu_count,json=vcpuCount,proto3" json:"vcpu_count,omitempty"`
-	MemoryBytes   int64 `protobuf:"varint,3,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
-	DiskBytes     int64 `protobuf:"varint,4,opt,name=disk_bytes,json=diskBytes,proto3" json:"disk_bytes,omitempty"`
+	VcpuCount   int32 `protobuf:"varint,2,opt,name=vcpu_count,json=vcpuCount,proto3" json:"vcpu_count,omitempty"`
+	MemoryBytes int64 `protobuf:"varint,3,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
+	DiskBytes   int64 `protobuf:"varint,4,opt,name=disk_bytes,json=diskBytes,proto3" json:"disk_bytes,omitempty"`
+	// As in Spec; it may change while the machine runs. Absent: as it is.
+	AutoPause     *durationpb.Duration `protobuf:"bytes,5,opt,name=auto_pause,json=autoPause,proto3" json:"auto_pause,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SetRequest) Reset() {
 	*x = SetRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[15]
+	mi := &file_banger_api_v1_api_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1356,7 +1554,7 @@ func (x *SetRequest) String() string {
 func (*SetRequest) ProtoMessage() {}
 
 func (x *SetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[15]
+	mi := &file_banger_api_v1_api_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1369,7 +1567,7 @@ func (x *SetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetRequest.ProtoReflect.Descriptor instead.
 func (*SetRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{15}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *SetRequest) GetVm() string {
@@ -1400,6 +1598,13 @@ func (x *SetRequest) GetDiskBytes() int64 {
 	return 0
 }
 
+func (x *SetRequest) GetAutoPause() *durationpb.Duration {
+	if x != nil {
+		return x.AutoPause
+	}
+	return nil
+}
+
 type SetResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Vm            *VM                    `protobuf:"bytes,1,opt,name=vm,proto3" json:"vm,omitempty"`
@@ -1409,7 +1614,7 @@ type SetResponse struct {
 
 func (x *SetResponse) Reset() {
 	*x = SetResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[16]
+	mi := &file_banger_api_v1_api_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1421,7 +1626,7 @@ func (x *SetResponse) String() string {
 func (*SetResponse) ProtoMessage() {}
 
 func (x *SetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[16]
+	mi := &file_banger_api_v1_api_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1434,7 +1639,7 @@ func (x *SetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetResponse.ProtoReflect.Descriptor instead.
 func (*SetResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{16}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SetResponse) GetVm() *VM {
@@ -1454,7 +1659,7 @@ type RestartRequest struct {
 
 func (x *RestartRequest) Reset() {
 	*x = RestartRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[17]
+	mi := &file_banger_api_v1_api_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1466,7 +1671,7 @@ func (x *RestartRequest) String() string {
 func (*RestartRequest) ProtoMessage() {}
 
 func (x *RestartRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[17]
+	mi := &file_banger_api_v1_api_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1479,7 +1684,7 @@ func (x *RestartRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestartRequest.ProtoReflect.Descriptor instead.
 func (*RestartRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{17}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RestartRequest) GetVm() string {
@@ -1509,7 +1714,7 @@ type RestartResponse struct {
 
 func (x *RestartResponse) Reset() {
 	*x = RestartResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[18]
+	mi := &file_banger_api_v1_api_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1521,7 +1726,7 @@ func (x *RestartResponse) String() string {
 func (*RestartResponse) ProtoMessage() {}
 
 func (x *RestartResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[18]
+	mi := &file_banger_api_v1_api_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1534,7 +1739,7 @@ func (x *RestartResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestartResponse.ProtoReflect.Descriptor instead.
 func (*RestartResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{18}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RestartResponse) GetMsg() isRestartResponse_Msg {
@@ -1590,7 +1795,7 @@ type StopRequest struct {
 
 func (x *StopRequest) Reset() {
 	*x = StopRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[19]
+	mi := &file_banger_api_v1_api_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1602,7 +1807,7 @@ func (x *StopRequest) String() string {
 func (*StopRequest) ProtoMessage() {}
 
 func (x *StopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[19]
+	mi := &file_banger_api_v1_api_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1615,7 +1820,7 @@ func (x *StopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopRequest.ProtoReflect.Descriptor instead.
 func (*StopRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{19}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *StopRequest) GetVm() string {
@@ -1641,7 +1846,7 @@ type StopResponse struct {
 
 func (x *StopResponse) Reset() {
 	*x = StopResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[20]
+	mi := &file_banger_api_v1_api_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1653,7 +1858,7 @@ func (x *StopResponse) String() string {
 func (*StopResponse) ProtoMessage() {}
 
 func (x *StopResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[20]
+	mi := &file_banger_api_v1_api_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1666,10 +1871,186 @@ func (x *StopResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopResponse.ProtoReflect.Descriptor instead.
 func (*StopResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{20}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *StopResponse) GetVm() *VM {
+	if x != nil {
+		return x.Vm
+	}
+	return nil
+}
+
+type PauseRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Vm            string                 `protobuf:"bytes,1,opt,name=vm,proto3" json:"vm,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PauseRequest) Reset() {
+	*x = PauseRequest{}
+	mi := &file_banger_api_v1_api_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PauseRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PauseRequest) ProtoMessage() {}
+
+func (x *PauseRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_api_v1_api_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PauseRequest.ProtoReflect.Descriptor instead.
+func (*PauseRequest) Descriptor() ([]byte, []int) {
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *PauseRequest) GetVm() string {
+	if x != nil {
+		return x.Vm
+	}
+	return ""
+}
+
+type PauseResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Vm            *VM                    `protobuf:"bytes,1,opt,name=vm,proto3" json:"vm,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PauseResponse) Reset() {
+	*x = PauseResponse{}
+	mi := &file_banger_api_v1_api_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PauseResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PauseResponse) ProtoMessage() {}
+
+func (x *PauseResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_api_v1_api_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PauseResponse.ProtoReflect.Descriptor instead.
+func (*PauseResponse) Descriptor() ([]byte, []int) {
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *PauseResponse) GetVm() *VM {
+	if x != nil {
+		return x.Vm
+	}
+	return nil
+}
+
+type ResumeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Vm            string                 `protobuf:"bytes,1,opt,name=vm,proto3" json:"vm,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResumeRequest) Reset() {
+	*x = ResumeRequest{}
+	mi := &file_banger_api_v1_api_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResumeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResumeRequest) ProtoMessage() {}
+
+func (x *ResumeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_api_v1_api_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResumeRequest.ProtoReflect.Descriptor instead.
+func (*ResumeRequest) Descriptor() ([]byte, []int) {
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *ResumeRequest) GetVm() string {
+	if x != nil {
+		return x.Vm
+	}
+	return ""
+}
+
+type ResumeResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Vm            *VM                    `protobuf:"bytes,1,opt,name=vm,proto3" json:"vm,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResumeResponse) Reset() {
+	*x = ResumeResponse{}
+	mi := &file_banger_api_v1_api_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResumeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResumeResponse) ProtoMessage() {}
+
+func (x *ResumeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_api_v1_api_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResumeResponse.ProtoReflect.Descriptor instead.
+func (*ResumeResponse) Descriptor() ([]byte, []int) {
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *ResumeResponse) GetVm() *VM {
 	if x != nil {
 		return x.Vm
 	}
@@ -1685,7 +2066,7 @@ type KillRequest struct {
 
 func (x *KillRequest) Reset() {
 	*x = KillRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[21]
+	mi := &file_banger_api_v1_api_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1697,7 +2078,7 @@ func (x *KillRequest) String() string {
 func (*KillRequest) ProtoMessage() {}
 
 func (x *KillRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[21]
+	mi := &file_banger_api_v1_api_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1710,7 +2091,7 @@ func (x *KillRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillRequest.ProtoReflect.Descriptor instead.
 func (*KillRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{21}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *KillRequest) GetVm() string {
@@ -1729,7 +2110,7 @@ type KillResponse struct {
 
 func (x *KillResponse) Reset() {
 	*x = KillResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[22]
+	mi := &file_banger_api_v1_api_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1741,7 +2122,7 @@ func (x *KillResponse) String() string {
 func (*KillResponse) ProtoMessage() {}
 
 func (x *KillResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[22]
+	mi := &file_banger_api_v1_api_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1754,7 +2135,7 @@ func (x *KillResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillResponse.ProtoReflect.Descriptor instead.
 func (*KillResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{22}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *KillResponse) GetVm() *VM {
@@ -1762,6 +2143,86 @@ func (x *KillResponse) GetVm() *VM {
 		return x.Vm
 	}
 	return nil
+}
+
+type DrainPoolRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainPoolRequest) Reset() {
+	*x = DrainPoolRequest{}
+	mi := &file_banger_api_v1_api_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainPoolRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainPoolRequest) ProtoMessage() {}
+
+func (x *DrainPoolRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_api_v1_api_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainPoolRequest.ProtoReflect.Descriptor instead.
+func (*DrainPoolRequest) Descriptor() ([]byte, []int) {
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{29}
+}
+
+type DrainPoolResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Deleted       int32                  `protobuf:"varint,1,opt,name=deleted,proto3" json:"deleted,omitempty"` // how many there were
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainPoolResponse) Reset() {
+	*x = DrainPoolResponse{}
+	mi := &file_banger_api_v1_api_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainPoolResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainPoolResponse) ProtoMessage() {}
+
+func (x *DrainPoolResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_api_v1_api_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainPoolResponse.ProtoReflect.Descriptor instead.
+func (*DrainPoolResponse) Descriptor() ([]byte, []int) {
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *DrainPoolResponse) GetDeleted() int32 {
+	if x != nil {
+		return x.Deleted
+	}
+	return 0
 }
 
 type DeleteRequest struct {
@@ -1774,7 +2235,7 @@ type DeleteRequest struct {
 
 func (x *DeleteRequest) Reset() {
 	*x = DeleteRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[23]
+	mi := &file_banger_api_v1_api_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1786,7 +2247,7 @@ func (x *DeleteRequest) String() string {
 func (*DeleteRequest) ProtoMessage() {}
 
 func (x *DeleteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[23]
+	mi := &file_banger_api_v1_api_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1799,7 +2260,7 @@ func (x *DeleteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRequest.ProtoReflect.Descriptor instead.
 func (*DeleteRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{23}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *DeleteRequest) GetVm() string {
@@ -1825,7 +2286,7 @@ type DeleteResponse struct {
 
 func (x *DeleteResponse) Reset() {
 	*x = DeleteResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[24]
+	mi := &file_banger_api_v1_api_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1837,7 +2298,7 @@ func (x *DeleteResponse) String() string {
 func (*DeleteResponse) ProtoMessage() {}
 
 func (x *DeleteResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[24]
+	mi := &file_banger_api_v1_api_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1850,7 +2311,7 @@ func (x *DeleteResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteResponse.ProtoReflect.Descriptor instead.
 func (*DeleteResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{24}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *DeleteResponse) GetVm() *VM {
@@ -1871,7 +2332,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[25]
+	mi := &file_banger_api_v1_api_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1883,7 +2344,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[25]
+	mi := &file_banger_api_v1_api_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1896,7 +2357,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{25}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ListRequest) GetAll() bool {
@@ -1929,7 +2390,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[26]
+	mi := &file_banger_api_v1_api_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1941,7 +2402,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[26]
+	mi := &file_banger_api_v1_api_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1954,7 +2415,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{26}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ListResponse) GetVms() []*VM {
@@ -1973,7 +2434,7 @@ type StatsRequest struct {
 
 func (x *StatsRequest) Reset() {
 	*x = StatsRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[27]
+	mi := &file_banger_api_v1_api_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1985,7 +2446,7 @@ func (x *StatsRequest) String() string {
 func (*StatsRequest) ProtoMessage() {}
 
 func (x *StatsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[27]
+	mi := &file_banger_api_v1_api_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1998,7 +2459,7 @@ func (x *StatsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsRequest.ProtoReflect.Descriptor instead.
 func (*StatsRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{27}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *StatsRequest) GetVms() []string {
@@ -2017,7 +2478,7 @@ type StatsResponse struct {
 
 func (x *StatsResponse) Reset() {
 	*x = StatsResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[28]
+	mi := &file_banger_api_v1_api_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2029,7 +2490,7 @@ func (x *StatsResponse) String() string {
 func (*StatsResponse) ProtoMessage() {}
 
 func (x *StatsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[28]
+	mi := &file_banger_api_v1_api_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2042,7 +2503,7 @@ func (x *StatsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsResponse.ProtoReflect.Descriptor instead.
 func (*StatsResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{28}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *StatsResponse) GetVms() []*VMStats {
@@ -2079,7 +2540,7 @@ type VMStats struct {
 
 func (x *VMStats) Reset() {
 	*x = VMStats{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[29]
+	mi := &file_banger_api_v1_api_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2091,7 +2552,7 @@ func (x *VMStats) String() string {
 func (*VMStats) ProtoMessage() {}
 
 func (x *VMStats) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[29]
+	mi := &file_banger_api_v1_api_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2104,7 +2565,7 @@ func (x *VMStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VMStats.ProtoReflect.Descriptor instead.
 func (*VMStats) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{29}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *VMStats) GetId() string {
@@ -2214,7 +2675,7 @@ type ShowRequest struct {
 
 func (x *ShowRequest) Reset() {
 	*x = ShowRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[30]
+	mi := &file_banger_api_v1_api_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2226,7 +2687,7 @@ func (x *ShowRequest) String() string {
 func (*ShowRequest) ProtoMessage() {}
 
 func (x *ShowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[30]
+	mi := &file_banger_api_v1_api_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2239,7 +2700,7 @@ func (x *ShowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowRequest.ProtoReflect.Descriptor instead.
 func (*ShowRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{30}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ShowRequest) GetVm() string {
@@ -2258,7 +2719,7 @@ type ShowResponse struct {
 
 func (x *ShowResponse) Reset() {
 	*x = ShowResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[31]
+	mi := &file_banger_api_v1_api_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2270,7 +2731,7 @@ func (x *ShowResponse) String() string {
 func (*ShowResponse) ProtoMessage() {}
 
 func (x *ShowResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[31]
+	mi := &file_banger_api_v1_api_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2283,7 +2744,7 @@ func (x *ShowResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowResponse.ProtoReflect.Descriptor instead.
 func (*ShowResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{31}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ShowResponse) GetVm() *VM {
@@ -2304,7 +2765,7 @@ type LogsRequest struct {
 
 func (x *LogsRequest) Reset() {
 	*x = LogsRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[32]
+	mi := &file_banger_api_v1_api_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2316,7 +2777,7 @@ func (x *LogsRequest) String() string {
 func (*LogsRequest) ProtoMessage() {}
 
 func (x *LogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[32]
+	mi := &file_banger_api_v1_api_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2329,7 +2790,7 @@ func (x *LogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsRequest.ProtoReflect.Descriptor instead.
 func (*LogsRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{32}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *LogsRequest) GetVm() string {
@@ -2362,7 +2823,7 @@ type LogsResponse struct {
 
 func (x *LogsResponse) Reset() {
 	*x = LogsResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[33]
+	mi := &file_banger_api_v1_api_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2374,7 +2835,7 @@ func (x *LogsResponse) String() string {
 func (*LogsResponse) ProtoMessage() {}
 
 func (x *LogsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[33]
+	mi := &file_banger_api_v1_api_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2387,7 +2848,7 @@ func (x *LogsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsResponse.ProtoReflect.Descriptor instead.
 func (*LogsResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{33}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *LogsResponse) GetData() []byte {
@@ -2410,7 +2871,7 @@ type TunnelRequest struct {
 
 func (x *TunnelRequest) Reset() {
 	*x = TunnelRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[34]
+	mi := &file_banger_api_v1_api_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2422,7 +2883,7 @@ func (x *TunnelRequest) String() string {
 func (*TunnelRequest) ProtoMessage() {}
 
 func (x *TunnelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[34]
+	mi := &file_banger_api_v1_api_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2435,7 +2896,7 @@ func (x *TunnelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TunnelRequest.ProtoReflect.Descriptor instead.
 func (*TunnelRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{34}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *TunnelRequest) GetMsg() isTunnelRequest_Msg {
@@ -2489,7 +2950,7 @@ type TunnelStart struct {
 
 func (x *TunnelStart) Reset() {
 	*x = TunnelStart{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[35]
+	mi := &file_banger_api_v1_api_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2501,7 +2962,7 @@ func (x *TunnelStart) String() string {
 func (*TunnelStart) ProtoMessage() {}
 
 func (x *TunnelStart) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[35]
+	mi := &file_banger_api_v1_api_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2514,7 +2975,7 @@ func (x *TunnelStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TunnelStart.ProtoReflect.Descriptor instead.
 func (*TunnelStart) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{35}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *TunnelStart) GetVm() string {
@@ -2540,7 +3001,7 @@ type TunnelResponse struct {
 
 func (x *TunnelResponse) Reset() {
 	*x = TunnelResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[36]
+	mi := &file_banger_api_v1_api_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2552,7 +3013,7 @@ func (x *TunnelResponse) String() string {
 func (*TunnelResponse) ProtoMessage() {}
 
 func (x *TunnelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[36]
+	mi := &file_banger_api_v1_api_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2565,7 +3026,7 @@ func (x *TunnelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TunnelResponse.ProtoReflect.Descriptor instead.
 func (*TunnelResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{36}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *TunnelResponse) GetTunnel() *wire.TunnelResponse {
@@ -2594,7 +3055,7 @@ type Image struct {
 
 func (x *Image) Reset() {
 	*x = Image{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[37]
+	mi := &file_banger_api_v1_api_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2606,7 +3067,7 @@ func (x *Image) String() string {
 func (*Image) ProtoMessage() {}
 
 func (x *Image) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[37]
+	mi := &file_banger_api_v1_api_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2619,7 +3080,7 @@ func (x *Image) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Image.ProtoReflect.Descriptor instead.
 func (*Image) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{37}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Image) GetName() string {
@@ -2709,7 +3170,7 @@ type Package struct {
 
 func (x *Package) Reset() {
 	*x = Package{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[38]
+	mi := &file_banger_api_v1_api_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2721,7 +3182,7 @@ func (x *Package) String() string {
 func (*Package) ProtoMessage() {}
 
 func (x *Package) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[38]
+	mi := &file_banger_api_v1_api_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2734,7 +3195,7 @@ func (x *Package) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Package.ProtoReflect.Descriptor instead.
 func (*Package) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{38}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Package) GetName() string {
@@ -2761,7 +3222,7 @@ type BuildImageRequest struct {
 
 func (x *BuildImageRequest) Reset() {
 	*x = BuildImageRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[39]
+	mi := &file_banger_api_v1_api_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2773,7 +3234,7 @@ func (x *BuildImageRequest) String() string {
 func (*BuildImageRequest) ProtoMessage() {}
 
 func (x *BuildImageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[39]
+	mi := &file_banger_api_v1_api_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2786,7 +3247,7 @@ func (x *BuildImageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BuildImageRequest.ProtoReflect.Descriptor instead.
 func (*BuildImageRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{39}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *BuildImageRequest) GetName() string {
@@ -2816,7 +3277,7 @@ type BuildImageResponse struct {
 
 func (x *BuildImageResponse) Reset() {
 	*x = BuildImageResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[40]
+	mi := &file_banger_api_v1_api_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2828,7 +3289,7 @@ func (x *BuildImageResponse) String() string {
 func (*BuildImageResponse) ProtoMessage() {}
 
 func (x *BuildImageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[40]
+	mi := &file_banger_api_v1_api_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2841,7 +3302,7 @@ func (x *BuildImageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BuildImageResponse.ProtoReflect.Descriptor instead.
 func (*BuildImageResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{40}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *BuildImageResponse) GetMsg() isBuildImageResponse_Msg {
@@ -2893,7 +3354,7 @@ type ListImagesRequest struct {
 
 func (x *ListImagesRequest) Reset() {
 	*x = ListImagesRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[41]
+	mi := &file_banger_api_v1_api_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2905,7 +3366,7 @@ func (x *ListImagesRequest) String() string {
 func (*ListImagesRequest) ProtoMessage() {}
 
 func (x *ListImagesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[41]
+	mi := &file_banger_api_v1_api_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2918,7 +3379,7 @@ func (x *ListImagesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListImagesRequest.ProtoReflect.Descriptor instead.
 func (*ListImagesRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{41}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{49}
 }
 
 type ListImagesResponse struct {
@@ -2930,7 +3391,7 @@ type ListImagesResponse struct {
 
 func (x *ListImagesResponse) Reset() {
 	*x = ListImagesResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[42]
+	mi := &file_banger_api_v1_api_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2942,7 +3403,7 @@ func (x *ListImagesResponse) String() string {
 func (*ListImagesResponse) ProtoMessage() {}
 
 func (x *ListImagesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[42]
+	mi := &file_banger_api_v1_api_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2955,7 +3416,7 @@ func (x *ListImagesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListImagesResponse.ProtoReflect.Descriptor instead.
 func (*ListImagesResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{42}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ListImagesResponse) GetImages() []*Image {
@@ -2974,7 +3435,7 @@ type ShowImageRequest struct {
 
 func (x *ShowImageRequest) Reset() {
 	*x = ShowImageRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[43]
+	mi := &file_banger_api_v1_api_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2986,7 +3447,7 @@ func (x *ShowImageRequest) String() string {
 func (*ShowImageRequest) ProtoMessage() {}
 
 func (x *ShowImageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[43]
+	mi := &file_banger_api_v1_api_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2999,7 +3460,7 @@ func (x *ShowImageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowImageRequest.ProtoReflect.Descriptor instead.
 func (*ShowImageRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{43}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *ShowImageRequest) GetName() string {
@@ -3018,7 +3479,7 @@ type ShowImageResponse struct {
 
 func (x *ShowImageResponse) Reset() {
 	*x = ShowImageResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[44]
+	mi := &file_banger_api_v1_api_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3030,7 +3491,7 @@ func (x *ShowImageResponse) String() string {
 func (*ShowImageResponse) ProtoMessage() {}
 
 func (x *ShowImageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[44]
+	mi := &file_banger_api_v1_api_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3043,7 +3504,7 @@ func (x *ShowImageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowImageResponse.ProtoReflect.Descriptor instead.
 func (*ShowImageResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{44}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *ShowImageResponse) GetImage() *Image {
@@ -3062,7 +3523,7 @@ type DeleteImageRequest struct {
 
 func (x *DeleteImageRequest) Reset() {
 	*x = DeleteImageRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[45]
+	mi := &file_banger_api_v1_api_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3074,7 +3535,7 @@ func (x *DeleteImageRequest) String() string {
 func (*DeleteImageRequest) ProtoMessage() {}
 
 func (x *DeleteImageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[45]
+	mi := &file_banger_api_v1_api_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3087,7 +3548,7 @@ func (x *DeleteImageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteImageRequest.ProtoReflect.Descriptor instead.
 func (*DeleteImageRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{45}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *DeleteImageRequest) GetName() string {
@@ -3105,7 +3566,7 @@ type DeleteImageResponse struct {
 
 func (x *DeleteImageResponse) Reset() {
 	*x = DeleteImageResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[46]
+	mi := &file_banger_api_v1_api_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3117,7 +3578,7 @@ func (x *DeleteImageResponse) String() string {
 func (*DeleteImageResponse) ProtoMessage() {}
 
 func (x *DeleteImageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[46]
+	mi := &file_banger_api_v1_api_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3130,7 +3591,7 @@ func (x *DeleteImageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteImageResponse.ProtoReflect.Descriptor instead.
 func (*DeleteImageResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{46}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{54}
 }
 
 type Kernel struct {
@@ -3149,7 +3610,7 @@ type Kernel struct {
 
 func (x *Kernel) Reset() {
 	*x = Kernel{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[47]
+	mi := &file_banger_api_v1_api_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3161,7 +3622,7 @@ func (x *Kernel) String() string {
 func (*Kernel) ProtoMessage() {}
 
 func (x *Kernel) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[47]
+	mi := &file_banger_api_v1_api_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3174,7 +3635,7 @@ func (x *Kernel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Kernel.ProtoReflect.Descriptor instead.
 func (*Kernel) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{47}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *Kernel) GetName() string {
@@ -3242,7 +3703,7 @@ type PullKernelRequest struct {
 
 func (x *PullKernelRequest) Reset() {
 	*x = PullKernelRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[48]
+	mi := &file_banger_api_v1_api_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3254,7 +3715,7 @@ func (x *PullKernelRequest) String() string {
 func (*PullKernelRequest) ProtoMessage() {}
 
 func (x *PullKernelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[48]
+	mi := &file_banger_api_v1_api_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3267,7 +3728,7 @@ func (x *PullKernelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PullKernelRequest.ProtoReflect.Descriptor instead.
 func (*PullKernelRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{48}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *PullKernelRequest) GetName() string {
@@ -3290,7 +3751,7 @@ type PullKernelResponse struct {
 
 func (x *PullKernelResponse) Reset() {
 	*x = PullKernelResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[49]
+	mi := &file_banger_api_v1_api_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3302,7 +3763,7 @@ func (x *PullKernelResponse) String() string {
 func (*PullKernelResponse) ProtoMessage() {}
 
 func (x *PullKernelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[49]
+	mi := &file_banger_api_v1_api_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3315,7 +3776,7 @@ func (x *PullKernelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PullKernelResponse.ProtoReflect.Descriptor instead.
 func (*PullKernelResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{49}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *PullKernelResponse) GetMsg() isPullKernelResponse_Msg {
@@ -3373,7 +3834,7 @@ type ImportKernelRequest struct {
 
 func (x *ImportKernelRequest) Reset() {
 	*x = ImportKernelRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[50]
+	mi := &file_banger_api_v1_api_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3385,7 +3846,7 @@ func (x *ImportKernelRequest) String() string {
 func (*ImportKernelRequest) ProtoMessage() {}
 
 func (x *ImportKernelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[50]
+	mi := &file_banger_api_v1_api_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3398,7 +3859,7 @@ func (x *ImportKernelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportKernelRequest.ProtoReflect.Descriptor instead.
 func (*ImportKernelRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{50}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *ImportKernelRequest) GetMsg() isImportKernelRequest_Msg {
@@ -3466,7 +3927,7 @@ type ImportKernelResponse struct {
 
 func (x *ImportKernelResponse) Reset() {
 	*x = ImportKernelResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[51]
+	mi := &file_banger_api_v1_api_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3478,7 +3939,7 @@ func (x *ImportKernelResponse) String() string {
 func (*ImportKernelResponse) ProtoMessage() {}
 
 func (x *ImportKernelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[51]
+	mi := &file_banger_api_v1_api_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3491,7 +3952,7 @@ func (x *ImportKernelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportKernelResponse.ProtoReflect.Descriptor instead.
 func (*ImportKernelResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{51}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *ImportKernelResponse) GetKernel() *Kernel {
@@ -3509,7 +3970,7 @@ type ListKernelsRequest struct {
 
 func (x *ListKernelsRequest) Reset() {
 	*x = ListKernelsRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[52]
+	mi := &file_banger_api_v1_api_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3521,7 +3982,7 @@ func (x *ListKernelsRequest) String() string {
 func (*ListKernelsRequest) ProtoMessage() {}
 
 func (x *ListKernelsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[52]
+	mi := &file_banger_api_v1_api_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3534,7 +3995,7 @@ func (x *ListKernelsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKernelsRequest.ProtoReflect.Descriptor instead.
 func (*ListKernelsRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{52}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{60}
 }
 
 type ListKernelsResponse struct {
@@ -3546,7 +4007,7 @@ type ListKernelsResponse struct {
 
 func (x *ListKernelsResponse) Reset() {
 	*x = ListKernelsResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[53]
+	mi := &file_banger_api_v1_api_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3558,7 +4019,7 @@ func (x *ListKernelsResponse) String() string {
 func (*ListKernelsResponse) ProtoMessage() {}
 
 func (x *ListKernelsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[53]
+	mi := &file_banger_api_v1_api_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3571,7 +4032,7 @@ func (x *ListKernelsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKernelsResponse.ProtoReflect.Descriptor instead.
 func (*ListKernelsResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{53}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *ListKernelsResponse) GetKernels() []*Kernel {
@@ -3590,7 +4051,7 @@ type ShowKernelRequest struct {
 
 func (x *ShowKernelRequest) Reset() {
 	*x = ShowKernelRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[54]
+	mi := &file_banger_api_v1_api_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3602,7 +4063,7 @@ func (x *ShowKernelRequest) String() string {
 func (*ShowKernelRequest) ProtoMessage() {}
 
 func (x *ShowKernelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[54]
+	mi := &file_banger_api_v1_api_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3615,7 +4076,7 @@ func (x *ShowKernelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowKernelRequest.ProtoReflect.Descriptor instead.
 func (*ShowKernelRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{54}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *ShowKernelRequest) GetName() string {
@@ -3634,7 +4095,7 @@ type ShowKernelResponse struct {
 
 func (x *ShowKernelResponse) Reset() {
 	*x = ShowKernelResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[55]
+	mi := &file_banger_api_v1_api_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3646,7 +4107,7 @@ func (x *ShowKernelResponse) String() string {
 func (*ShowKernelResponse) ProtoMessage() {}
 
 func (x *ShowKernelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[55]
+	mi := &file_banger_api_v1_api_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3659,7 +4120,7 @@ func (x *ShowKernelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowKernelResponse.ProtoReflect.Descriptor instead.
 func (*ShowKernelResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{55}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *ShowKernelResponse) GetKernel() *Kernel {
@@ -3678,7 +4139,7 @@ type DeleteKernelRequest struct {
 
 func (x *DeleteKernelRequest) Reset() {
 	*x = DeleteKernelRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[56]
+	mi := &file_banger_api_v1_api_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3690,7 +4151,7 @@ func (x *DeleteKernelRequest) String() string {
 func (*DeleteKernelRequest) ProtoMessage() {}
 
 func (x *DeleteKernelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[56]
+	mi := &file_banger_api_v1_api_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3703,7 +4164,7 @@ func (x *DeleteKernelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteKernelRequest.ProtoReflect.Descriptor instead.
 func (*DeleteKernelRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{56}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *DeleteKernelRequest) GetName() string {
@@ -3721,7 +4182,7 @@ type DeleteKernelResponse struct {
 
 func (x *DeleteKernelResponse) Reset() {
 	*x = DeleteKernelResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[57]
+	mi := &file_banger_api_v1_api_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3733,7 +4194,7 @@ func (x *DeleteKernelResponse) String() string {
 func (*DeleteKernelResponse) ProtoMessage() {}
 
 func (x *DeleteKernelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[57]
+	mi := &file_banger_api_v1_api_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3746,8 +4207,822 @@ func (x *DeleteKernelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteKernelResponse.ProtoReflect.Descriptor instead.
 func (*DeleteKernelResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{57}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{65}
 }
+
+type Template struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Image         string                 `protobuf:"bytes,2,opt,name=image,proto3" json:"image,omitempty"`
+	ImageId       string                 `protobuf:"bytes,3,opt,name=image_id,json=imageId,proto3" json:"image_id,omitempty"`
+	Kernel        string                 `protobuf:"bytes,4,opt,name=kernel,proto3" json:"kernel,omitempty"`
+	KernelId      string                 `protobuf:"bytes,5,opt,name=kernel_id,json=kernelId,proto3" json:"kernel_id,omitempty"`
+	Driver        string                 `protobuf:"bytes,6,opt,name=driver,proto3" json:"driver,omitempty"`
+	VmmVersion    string                 `protobuf:"bytes,7,opt,name=vmm_version,json=vmmVersion,proto3" json:"vmm_version,omitempty"`
+	Agent         string                 `protobuf:"bytes,8,opt,name=agent,proto3" json:"agent,omitempty"` // digest of what boots the guest
+	Cpu           string                 `protobuf:"bytes,9,opt,name=cpu,proto3" json:"cpu,omitempty"`     // model and flags of the host's processor
+	VcpuCount     int32                  `protobuf:"varint,10,opt,name=vcpu_count,json=vcpuCount,proto3" json:"vcpu_count,omitempty"`
+	MemoryBytes   int64                  `protobuf:"varint,11,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
+	RootBytes     int64                  `protobuf:"varint,12,opt,name=root_bytes,json=rootBytes,proto3" json:"root_bytes,omitempty"` // of the root disk, as the guest sees it
+	Network       string                 `protobuf:"bytes,13,opt,name=network,proto3" json:"network,omitempty"`                       // "nat" or "none"
+	SizeBytes     int64                  `protobuf:"varint,14,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"` // that it takes of the host's file system
+	CreatedAt     *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
+	UsedAt        *timestamppb.Timestamp `protobuf:"bytes,16,opt,name=used_at,json=usedAt,proto3" json:"used_at,omitempty"` // absent: never
+	Machines      []string               `protobuf:"bytes,17,rep,name=machines,proto3" json:"machines,omitempty"`           // names of those that stand on it
+	Damaged       string                 `protobuf:"bytes,18,opt,name=damaged,proto3" json:"damaged,omitempty"`             // why no machine is made of it any more; empty: it is good, as far as is known
+	Dir           string                 `protobuf:"bytes,19,opt,name=dir,proto3" json:"dir,omitempty"`
+	RamPath       string                 `protobuf:"bytes,20,opt,name=ram_path,json=ramPath,proto3" json:"ram_path,omitempty"`
+	StatePath     string                 `protobuf:"bytes,21,opt,name=state_path,json=statePath,proto3" json:"state_path,omitempty"`
+	RootPath      string                 `protobuf:"bytes,22,opt,name=root_path,json=rootPath,proto3" json:"root_path,omitempty"`
+	WorkPath      string                 `protobuf:"bytes,23,opt,name=work_path,json=workPath,proto3" json:"work_path,omitempty"`     // of the work disk that machines get a copy of
+	WorkBytes     int64                  `protobuf:"varint,24,opt,name=work_bytes,json=workBytes,proto3" json:"work_bytes,omitempty"` // of that; theirs may be larger
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Template) Reset() {
+	*x = Template{}
+	mi := &file_banger_api_v1_api_proto_msgTypes[66]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Template) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Template) ProtoMessage() {}
+
+func (x *Template) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_api_v1_api_proto_msgTypes[66]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Template.ProtoReflect.Descriptor instead.
+func (*Template) Descriptor() ([]byte, []int) {
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{66}
+}
+
+func (x *Template) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Template) GetImage() string {
+	if x != nil {
+		return x.Image
+	}
+	return ""
+}
+
+func (x *Template) GetImageId() string {
+	if x != nil {
+		return x.ImageId
+	}
+	return ""
+}
+
+func (x *Template) GetKernel() string {
+	if x != nil {
+		return x.Kernel
+	}
+	return ""
+}
+
+func (x *Template) GetKernelId() string {
+	if x != nil {
+		return x.KernelId
+	}
+	return ""
+}
+
+func (x *Template) GetDriver() string {
+	if x != nil {
+		return x.Driver
+	}
+	return ""
+}
+
+func (x *Template) GetVmmVersion() string {
+	if x != nil {
+		return x.VmmVersion
+	}
+	return ""
+}
+
+func (x *Template) GetAgent() string {
+	if x != nil {
+		return x.Agent
+	}
+	return ""
+}
+
+func (x *Template) GetCpu() string {
+	if x != nil {
+		return x.Cpu
+	}
+	return ""
+}
+
+func (x *Template) GetVcpuCount() int32 {
+	if x != nil {
+		return x.VcpuCount
+	}
+	return 0
+}
+
+func (x *Template) GetMemoryBytes() int64 {
+	if x != nil {
+		return x.MemoryBytes
+	}
+	return 0
+}
+
+func (x *Template) GetRootBytes() int64 {
+	if x != nil {
+		return x.RootBytes
+	}
+	return 0
+}
+
+func (x *Template) GetNetwork() string {
+	if x != nil {
+		return x.Network
+	}
+	return ""
+}
+
+func (x *Template) GetSizeBytes() int64 {
+	if x != nil {
+		return x.SizeBytes
+	}
+	return 0
+}
+
+func (x *Template) GetCreatedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreatedAt
+	}
+	return nil
+}
+
+func (x *Template) GetUsedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.UsedAt
+	}
+	return nil
+}
+
+func (x *Template) GetMachines() []string {
+	if x != nil {
+		return x.Machines
+	}
+	return nil
+}
+
+func (x *Template) GetDamaged() string {
+	if x != nil {
+		return x.Damaged
+	}
+	return ""
+}
+
+func (x *Template) GetDir() string {
+	if x != nil {
+		return x.Dir
+	}
+	return ""
+}
+
+func (x *Template) GetRamPath() string {
+	if x != nil {
+		return x.RamPath
+	}
+	return ""
+}
+
+func (x *Template) GetStatePath() string {
+	if x != nil {
+		return x.StatePath
+	}
+	return ""
+}
+
+func (x *Template) GetRootPath() string {
+	if x != nil {
+		return x.RootPath
+	}
+	return ""
+}
+
+func (x *Template) GetWorkPath() string {
+	if x != nil {
+		return x.WorkPath
+	}
+	return ""
+}
+
+func (x *Template) GetWorkBytes() int64 {
+	if x != nil {
+		return x.WorkBytes
+	}
+	return 0
+}
+
+type ListTemplatesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListTemplatesRequest) Reset() {
+	*x = ListTemplatesRequest{}
+	mi := &file_banger_api_v1_api_proto_msgTypes[67]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListTemplatesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListTemplatesRequest) ProtoMessage() {}
+
+func (x *ListTemplatesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_api_v1_api_proto_msgTypes[67]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListTemplatesRequest.ProtoReflect.Descriptor instead.
+func (*ListTemplatesRequest) Descriptor() ([]byte, []int) {
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{67}
+}
+
+type ListTemplatesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Templates     []*Template            `protobuf:"bytes,1,rep,name=templates,proto3" json:"templates,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListTemplatesResponse) Reset() {
+	*x = ListTemplatesResponse{}
+	mi := &file_banger_api_v1_api_proto_msgTypes[68]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListTemplatesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListTemplatesResponse) ProtoMessage() {}
+
+func (x *ListTemplatesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_api_v1_api_proto_msgTypes[68]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListTemplatesResponse.ProtoReflect.Descriptor instead.
+func (*ListTemplatesResponse) Descriptor() ([]byte, []int) {
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{68}
+}
+
+func (x *ListTemplatesResponse) GetTemplates() []*Template {
+	if x != nil {
+		return x.Templates
+	}
+	return nil
+}
+
+type ShowTemplateRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Template      string                 `protobuf:"bytes,1,opt,name=template,proto3" json:"template,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShowTemplateRequest) Reset() {
+	*x = ShowTemplateRequest{}
+	mi := &file_banger_api_v1_api_proto_msgTypes[69]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShowTemplateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShowTemplateRequest) ProtoMessage() {}
+
+func (x *ShowTemplateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_api_v1_api_proto_msgTypes[69]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShowTemplateRequest.ProtoReflect.Descriptor instead.
+func (*ShowTemplateRequest) Descriptor() ([]byte, []int) {
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{69}
+}
+
+func (x *ShowTemplateRequest) GetTemplate() string {
+	if x != nil {
+		return x.Template
+	}
+	return ""
+}
+
+type ShowTemplateResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Template      *Template              `protobuf:"bytes,1,opt,name=template,proto3" json:"template,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShowTemplateResponse) Reset() {
+	*x = ShowTemplateResponse{}
+	mi := &file_banger_api_v1_api_proto_msgTypes[70]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShowTemplateResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShowTemplateResponse) ProtoMessage() {}
+
+func (x *ShowTemplateResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_api_v1_api_proto_msgTypes[70]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShowTemplateResponse.ProtoReflect.Descriptor instead.
+func (*ShowTemplateResponse) Descriptor() ([]byte, []int) {
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{70}
+}
+
+func (x *ShowTemplateResponse) GetTemplate() *Template {
+	if x != nil {
+		return x.Template
+	}
+	return nil
+}
+
+type VerifyTemplateRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Template      string                 `protobuf:"bytes,1,opt,name=template,proto3" json:"template,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VerifyTemplateRequest) Reset() {
+	*x = VerifyTemplateRequest{}
+	mi := &file_banger_api_v1_api_proto_msgTypes[71]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VerifyTemplateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VerifyTemplateRequest) ProtoMessage() {}
+
+func (x *VerifyTemplateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_api_v1_api_proto_msgTypes[71]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VerifyTemplateRequest.ProtoReflect.Descriptor instead.
+func (*VerifyTemplateRequest) Descriptor() ([]byte, []int) {
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{71}
+}
+
+func (x *VerifyTemplateRequest) GetTemplate() string {
+	if x != nil {
+		return x.Template
+	}
+	return ""
+}
+
+type VerifyTemplateResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Template      *Template              `protobuf:"bytes,1,opt,name=template,proto3" json:"template,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VerifyTemplateResponse) Reset() {
+	*x = VerifyTemplateResponse{}
+	mi := &file_banger_api_v1_api_proto_msgTypes[72]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VerifyTemplateResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VerifyTemplateResponse) ProtoMessage() {}
+
+func (x *VerifyTemplateResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_api_v1_api_proto_msgTypes[72]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VerifyTemplateResponse.ProtoReflect.Descriptor instead.
+func (*VerifyTemplateResponse) Descriptor() ([]byte, []int) {
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{72}
+}
+
+func (x *VerifyTemplateResponse) GetTemplate() *Template {
+	if x != nil {
+		return x.Template
+	}
+	return nil
+}
+
+type DeleteTemplateRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Template      string                 `protobuf:"bytes,1,opt,name=template,proto3" json:"template,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteTemplateRequest) Reset() {
+	*x = DeleteTemplateRequest{}
+	mi := &file_banger_api_v1_api_proto_msgTypes[73]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteTemplateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteTemplateRequest) ProtoMessage() {}
+
+func (x *DeleteTemplateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_api_v1_api_proto_msgTypes[73]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteTemplateRequest.ProtoReflect.Descriptor instead.
+func (*DeleteTemplateRequest) Descriptor() ([]byte, []int) {
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{73}
+}
+
+func (x *DeleteTemplateRequest) GetTemplate() string {
+	if x != nil {
+		return x.Template
+	}
+	return ""
+}
+
+type DeleteTemplateResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Template      *Template              `protobuf:"bytes,1,opt,name=template,proto3" json:"template,omitempty"` // as it was last
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteTemplateResponse) Reset() {
+	*x = DeleteTemplateResponse{}
+	mi := &file_banger_api_v1_api_proto_msgTypes[74]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteTemplateResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteTemplateResponse) ProtoMessage() {}
+
+func (x *DeleteTemplateResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_api_v1_api_proto_msgTypes[74]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteTemplateResponse.ProtoReflect.Descriptor instead.
+func (*DeleteTemplateResponse) Descriptor() ([]byte, []int) {
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{74}
+}
+
+func (x *DeleteTemplateResponse) GetTemplate() *Template {
+	if x != nil {
+		return x.Template
+	}
+	return nil
+}
+
+// Damaged templates go. What others do is said here.
+type PruneTemplatesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Those go that were last used longer ago; absent: none for that.
+	UnusedFor *durationpb.Duration `protobuf:"bytes,1,opt,name=unused_for,json=unusedFor,proto3" json:"unused_for,omitempty"`
+	// The least recently used go until all together take no more; 0: none for
+	// that.
+	MaxBytes      int64    `protobuf:"varint,2,opt,name=max_bytes,json=maxBytes,proto3" json:"max_bytes,omitempty"`
+	Ids           []string `protobuf:"bytes,3,rep,name=ids,proto3" json:"ids,omitempty"`                      // none but these, whole; empty: any
+	DryRun        bool     `protobuf:"varint,4,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"` // send what would go
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PruneTemplatesRequest) Reset() {
+	*x = PruneTemplatesRequest{}
+	mi := &file_banger_api_v1_api_proto_msgTypes[75]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PruneTemplatesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PruneTemplatesRequest) ProtoMessage() {}
+
+func (x *PruneTemplatesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_api_v1_api_proto_msgTypes[75]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PruneTemplatesRequest.ProtoReflect.Descriptor instead.
+func (*PruneTemplatesRequest) Descriptor() ([]byte, []int) {
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{75}
+}
+
+func (x *PruneTemplatesRequest) GetUnusedFor() *durationpb.Duration {
+	if x != nil {
+		return x.UnusedFor
+	}
+	return nil
+}
+
+func (x *PruneTemplatesRequest) GetMaxBytes() int64 {
+	if x != nil {
+		return x.MaxBytes
+	}
+	return 0
+}
+
+func (x *PruneTemplatesRequest) GetIds() []string {
+	if x != nil {
+		return x.Ids
+	}
+	return nil
+}
+
+func (x *PruneTemplatesRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type PruneTemplatesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Template      *Template              `protobuf:"bytes,1,opt,name=template,proto3" json:"template,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PruneTemplatesResponse) Reset() {
+	*x = PruneTemplatesResponse{}
+	mi := &file_banger_api_v1_api_proto_msgTypes[76]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PruneTemplatesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PruneTemplatesResponse) ProtoMessage() {}
+
+func (x *PruneTemplatesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_api_v1_api_proto_msgTypes[76]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PruneTemplatesResponse.ProtoReflect.Descriptor instead.
+func (*PruneTemplatesResponse) Descriptor() ([]byte, []int) {
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{76}
+}
+
+func (x *PruneTemplatesResponse) GetTemplate() *Template {
+	if x != nil {
+		return x.Template
+	}
+	return nil
+}
+
+type MakeTemplateRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Spec          *Spec                  `protobuf:"bytes,1,opt,name=spec,proto3" json:"spec,omitempty"` // without name and labels
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MakeTemplateRequest) Reset() {
+	*x = MakeTemplateRequest{}
+	mi := &file_banger_api_v1_api_proto_msgTypes[77]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MakeTemplateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MakeTemplateRequest) ProtoMessage() {}
+
+func (x *MakeTemplateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_api_v1_api_proto_msgTypes[77]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MakeTemplateRequest.ProtoReflect.Descriptor instead.
+func (*MakeTemplateRequest) Descriptor() ([]byte, []int) {
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{77}
+}
+
+func (x *MakeTemplateRequest) GetSpec() *Spec {
+	if x != nil {
+		return x.Spec
+	}
+	return nil
+}
+
+type MakeTemplateResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Msg:
+	//
+	//	*MakeTemplateResponse_Progress
+	//	*MakeTemplateResponse_Template
+	Msg           isMakeTemplateResponse_Msg `protobuf_oneof:"msg"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MakeTemplateResponse) Reset() {
+	*x = MakeTemplateResponse{}
+	mi := &file_banger_api_v1_api_proto_msgTypes[78]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MakeTemplateResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MakeTemplateResponse) ProtoMessage() {}
+
+func (x *MakeTemplateResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_api_v1_api_proto_msgTypes[78]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MakeTemplateResponse.ProtoReflect.Descriptor instead.
+func (*MakeTemplateResponse) Descriptor() ([]byte, []int) {
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{78}
+}
+
+func (x *MakeTemplateResponse) GetMsg() isMakeTemplateResponse_Msg {
+	if x != nil {
+		return x.Msg
+	}
+	return nil
+}
+
+func (x *MakeTemplateResponse) GetProgress() *Progress {
+	if x != nil {
+		if x, ok := x.Msg.(*MakeTemplateResponse_Progress); ok {
+			return x.Progress
+		}
+	}
+	return nil
+}
+
+func (x *MakeTemplateResponse) GetTemplate() *Template {
+	if x != nil {
+		if x, ok := x.Msg.(*MakeTemplateResponse_Template); ok {
+			return x.Template
+		}
+	}
+	return nil
+}
+
+type isMakeTemplateResponse_Msg interface {
+	isMakeTemplateResponse_Msg()
+}
+
+type MakeTemplateResponse_Progress struct {
+	Progress *Progress `protobuf:"bytes,1,opt,name=progress,proto3,oneof"`
+}
+
+type MakeTemplateResponse_Template struct {
+	Template *Template `protobuf:"bytes,2,opt,name=template,proto3,oneof"` // last
+}
+
+func (*MakeTemplateResponse_Progress) isMakeTemplateResponse_Msg() {}
+
+func (*MakeTemplateResponse_Template) isMakeTemplateResponse_Msg() {}
 
 type StatusRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -3758,7 +5033,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[58]
+	mi := &file_banger_api_v1_api_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3770,7 +5045,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[58]
+	mi := &file_banger_api_v1_api_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3783,7 +5058,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{58}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *StatusRequest) GetBrief() bool {
@@ -3806,13 +5081,15 @@ type StatusResponse struct {
 	SshIdentityPath   string                 `protobuf:"bytes,9,opt,name=ssh_identity_path,json=sshIdentityPath,proto3" json:"ssh_identity_path,omitempty"`          // private key that machines let in
 	SshKnownHostsPath string                 `protobuf:"bytes,10,opt,name=ssh_known_hosts_path,json=sshKnownHostsPath,proto3" json:"ssh_known_hosts_path,omitempty"` // the host keys of all machines
 	Warnings          []string               `protobuf:"bytes,11,rep,name=warnings,proto3" json:"warnings,omitempty"`                                                // what is not as it should be
+	DriverVersion     string                 `protobuf:"bytes,12,opt,name=driver_version,json=driverVersion,proto3" json:"driver_version,omitempty"`                 // of the VMM; empty: it cannot be told
+	Accelerated       bool                   `protobuf:"varint,13,opt,name=accelerated,proto3" json:"accelerated,omitempty"`                                         // machines run on the processor, not in software
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[59]
+	mi := &file_banger_api_v1_api_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3824,7 +5101,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[59]
+	mi := &file_banger_api_v1_api_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3837,7 +5114,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{59}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *StatusResponse) GetPid() int32 {
@@ -3917,6 +5194,20 @@ func (x *StatusResponse) GetWarnings() []string {
 	return nil
 }
 
+func (x *StatusResponse) GetDriverVersion() string {
+	if x != nil {
+		return x.DriverVersion
+	}
+	return ""
+}
+
+func (x *StatusResponse) GetAccelerated() bool {
+	if x != nil {
+		return x.Accelerated
+	}
+	return false
+}
+
 type ShutdownRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -3925,7 +5216,7 @@ type ShutdownRequest struct {
 
 func (x *ShutdownRequest) Reset() {
 	*x = ShutdownRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[60]
+	mi := &file_banger_api_v1_api_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3937,7 +5228,7 @@ func (x *ShutdownRequest) String() string {
 func (*ShutdownRequest) ProtoMessage() {}
 
 func (x *ShutdownRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[60]
+	mi := &file_banger_api_v1_api_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3950,7 +5241,7 @@ func (x *ShutdownRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShutdownRequest.ProtoReflect.Descriptor instead.
 func (*ShutdownRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{60}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{81}
 }
 
 type ShutdownResponse struct {
@@ -3961,7 +5252,7 @@ type ShutdownResponse struct {
 
 func (x *ShutdownResponse) Reset() {
 	*x = ShutdownResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[61]
+	mi := &file_banger_api_v1_api_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3973,7 +5264,7 @@ func (x *ShutdownResponse) String() string {
 func (*ShutdownResponse) ProtoMessage() {}
 
 func (x *ShutdownResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[61]
+	mi := &file_banger_api_v1_api_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3986,7 +5277,7 @@ func (x *ShutdownResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShutdownResponse.ProtoReflect.Descriptor instead.
 func (*ShutdownResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{61}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{82}
 }
 
 // ErrorDetail travels with every error.
@@ -4001,7 +5292,7 @@ type ErrorDetail struct {
 
 func (x *ErrorDetail) Reset() {
 	*x = ErrorDetail{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[62]
+	mi := &file_banger_api_v1_api_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4013,7 +5304,7 @@ func (x *ErrorDetail) String() string {
 func (*ErrorDetail) ProtoMessage() {}
 
 func (x *ErrorDetail) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[62]
+	mi := &file_banger_api_v1_api_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4026,7 +5317,7 @@ func (x *ErrorDetail) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ErrorDetail.ProtoReflect.Descriptor instead.
 func (*ErrorDetail) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{62}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *ErrorDetail) GetKind() string {
@@ -4063,7 +5354,7 @@ type CopyRequest struct {
 
 func (x *CopyRequest) Reset() {
 	*x = CopyRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[63]
+	mi := &file_banger_api_v1_api_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4075,7 +5366,7 @@ func (x *CopyRequest) String() string {
 func (*CopyRequest) ProtoMessage() {}
 
 func (x *CopyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[63]
+	mi := &file_banger_api_v1_api_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4088,7 +5379,7 @@ func (x *CopyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyRequest.ProtoReflect.Descriptor instead.
 func (*CopyRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{63}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *CopyRequest) GetMsg() isCopyRequest_Msg {
@@ -4142,7 +5433,7 @@ type CopyIn struct {
 
 func (x *CopyIn) Reset() {
 	*x = CopyIn{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[64]
+	mi := &file_banger_api_v1_api_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4154,7 +5445,7 @@ func (x *CopyIn) String() string {
 func (*CopyIn) ProtoMessage() {}
 
 func (x *CopyIn) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[64]
+	mi := &file_banger_api_v1_api_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4167,7 +5458,7 @@ func (x *CopyIn) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyIn.ProtoReflect.Descriptor instead.
 func (*CopyIn) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{64}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *CopyIn) GetVm() string {
@@ -4194,7 +5485,7 @@ type CopyResponse struct {
 
 func (x *CopyResponse) Reset() {
 	*x = CopyResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[65]
+	mi := &file_banger_api_v1_api_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4206,7 +5497,7 @@ func (x *CopyResponse) String() string {
 func (*CopyResponse) ProtoMessage() {}
 
 func (x *CopyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[65]
+	mi := &file_banger_api_v1_api_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4219,7 +5510,7 @@ func (x *CopyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyResponse.ProtoReflect.Descriptor instead.
 func (*CopyResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{65}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *CopyResponse) GetCopy() *wire.CopyResponse {
@@ -4269,7 +5560,7 @@ type Session struct {
 
 func (x *Session) Reset() {
 	*x = Session{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[66]
+	mi := &file_banger_api_v1_api_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4281,7 +5572,7 @@ func (x *Session) String() string {
 func (*Session) ProtoMessage() {}
 
 func (x *Session) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[66]
+	mi := &file_banger_api_v1_api_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4294,7 +5585,7 @@ func (x *Session) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Session.ProtoReflect.Descriptor instead.
 func (*Session) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{66}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *Session) GetId() string {
@@ -4473,7 +5764,7 @@ type StartSessionRequest struct {
 
 func (x *StartSessionRequest) Reset() {
 	*x = StartSessionRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[67]
+	mi := &file_banger_api_v1_api_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4485,7 +5776,7 @@ func (x *StartSessionRequest) String() string {
 func (*StartSessionRequest) ProtoMessage() {}
 
 func (x *StartSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[67]
+	mi := &file_banger_api_v1_api_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4498,7 +5789,7 @@ func (x *StartSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartSessionRequest.ProtoReflect.Descriptor instead.
 func (*StartSessionRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{67}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *StartSessionRequest) GetVm() string {
@@ -4559,7 +5850,7 @@ type StartSessionResponse struct {
 
 func (x *StartSessionResponse) Reset() {
 	*x = StartSessionResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[68]
+	mi := &file_banger_api_v1_api_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4571,7 +5862,7 @@ func (x *StartSessionResponse) String() string {
 func (*StartSessionResponse) ProtoMessage() {}
 
 func (x *StartSessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[68]
+	mi := &file_banger_api_v1_api_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4584,7 +5875,7 @@ func (x *StartSessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartSessionResponse.ProtoReflect.Descriptor instead.
 func (*StartSessionResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{68}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *StartSessionResponse) GetSession() *Session {
@@ -4605,7 +5896,7 @@ type ListSessionsRequest struct {
 
 func (x *ListSessionsRequest) Reset() {
 	*x = ListSessionsRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[69]
+	mi := &file_banger_api_v1_api_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4617,7 +5908,7 @@ func (x *ListSessionsRequest) String() string {
 func (*ListSessionsRequest) ProtoMessage() {}
 
 func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[69]
+	mi := &file_banger_api_v1_api_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4630,7 +5921,7 @@ func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionsRequest.ProtoReflect.Descriptor instead.
 func (*ListSessionsRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{69}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *ListSessionsRequest) GetVm() string {
@@ -4663,7 +5954,7 @@ type ListSessionsResponse struct {
 
 func (x *ListSessionsResponse) Reset() {
 	*x = ListSessionsResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[70]
+	mi := &file_banger_api_v1_api_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4675,7 +5966,7 @@ func (x *ListSessionsResponse) String() string {
 func (*ListSessionsResponse) ProtoMessage() {}
 
 func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[70]
+	mi := &file_banger_api_v1_api_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4688,7 +5979,7 @@ func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionsResponse.ProtoReflect.Descriptor instead.
 func (*ListSessionsResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{70}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *ListSessionsResponse) GetSessions() []*Session {
@@ -4708,7 +5999,7 @@ type ShowSessionRequest struct {
 
 func (x *ShowSessionRequest) Reset() {
 	*x = ShowSessionRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[71]
+	mi := &file_banger_api_v1_api_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4720,7 +6011,7 @@ func (x *ShowSessionRequest) String() string {
 func (*ShowSessionRequest) ProtoMessage() {}
 
 func (x *ShowSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[71]
+	mi := &file_banger_api_v1_api_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4733,7 +6024,7 @@ func (x *ShowSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowSessionRequest.ProtoReflect.Descriptor instead.
 func (*ShowSessionRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{71}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *ShowSessionRequest) GetVm() string {
@@ -4759,7 +6050,7 @@ type ShowSessionResponse struct {
 
 func (x *ShowSessionResponse) Reset() {
 	*x = ShowSessionResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[72]
+	mi := &file_banger_api_v1_api_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4771,7 +6062,7 @@ func (x *ShowSessionResponse) String() string {
 func (*ShowSessionResponse) ProtoMessage() {}
 
 func (x *ShowSessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[72]
+	mi := &file_banger_api_v1_api_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4784,7 +6075,7 @@ func (x *ShowSessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowSessionResponse.ProtoReflect.Descriptor instead.
 func (*ShowSessionResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{72}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *ShowSessionResponse) GetSession() *Session {
@@ -4813,7 +6104,7 @@ type SessionLogsRequest struct {
 
 func (x *SessionLogsRequest) Reset() {
 	*x = SessionLogsRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[73]
+	mi := &file_banger_api_v1_api_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4825,7 +6116,7 @@ func (x *SessionLogsRequest) String() string {
 func (*SessionLogsRequest) ProtoMessage() {}
 
 func (x *SessionLogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[73]
+	mi := &file_banger_api_v1_api_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4838,7 +6129,7 @@ func (x *SessionLogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionLogsRequest.ProtoReflect.Descriptor instead.
 func (*SessionLogsRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{73}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{94}
 }
 
 func (x *SessionLogsRequest) GetVm() string {
@@ -4918,7 +6209,7 @@ type SessionLogsResponse struct {
 
 func (x *SessionLogsResponse) Reset() {
 	*x = SessionLogsResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[74]
+	mi := &file_banger_api_v1_api_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4930,7 +6221,7 @@ func (x *SessionLogsResponse) String() string {
 func (*SessionLogsResponse) ProtoMessage() {}
 
 func (x *SessionLogsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[74]
+	mi := &file_banger_api_v1_api_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4943,7 +6234,7 @@ func (x *SessionLogsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionLogsResponse.ProtoReflect.Descriptor instead.
 func (*SessionLogsResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{74}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{95}
 }
 
 func (x *SessionLogsResponse) GetSession() string {
@@ -5001,7 +6292,7 @@ type SendSessionRequest struct {
 
 func (x *SendSessionRequest) Reset() {
 	*x = SendSessionRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[75]
+	mi := &file_banger_api_v1_api_proto_msgTypes[96]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5013,7 +6304,7 @@ func (x *SendSessionRequest) String() string {
 func (*SendSessionRequest) ProtoMessage() {}
 
 func (x *SendSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[75]
+	mi := &file_banger_api_v1_api_proto_msgTypes[96]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5026,7 +6317,7 @@ func (x *SendSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendSessionRequest.ProtoReflect.Descriptor instead.
 func (*SendSessionRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{75}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{96}
 }
 
 func (x *SendSessionRequest) GetMsg() isSendSessionRequest_Msg {
@@ -5082,7 +6373,7 @@ type SendIn struct {
 
 func (x *SendIn) Reset() {
 	*x = SendIn{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[76]
+	mi := &file_banger_api_v1_api_proto_msgTypes[97]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5094,7 +6385,7 @@ func (x *SendIn) String() string {
 func (*SendIn) ProtoMessage() {}
 
 func (x *SendIn) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[76]
+	mi := &file_banger_api_v1_api_proto_msgTypes[97]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5107,7 +6398,7 @@ func (x *SendIn) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendIn.ProtoReflect.Descriptor instead.
 func (*SendIn) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{76}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{97}
 }
 
 func (x *SendIn) GetVm() string {
@@ -5148,7 +6439,7 @@ type SendSessionResponse struct {
 
 func (x *SendSessionResponse) Reset() {
 	*x = SendSessionResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[77]
+	mi := &file_banger_api_v1_api_proto_msgTypes[98]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5160,7 +6451,7 @@ func (x *SendSessionResponse) String() string {
 func (*SendSessionResponse) ProtoMessage() {}
 
 func (x *SendSessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[77]
+	mi := &file_banger_api_v1_api_proto_msgTypes[98]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5173,7 +6464,7 @@ func (x *SendSessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendSessionResponse.ProtoReflect.Descriptor instead.
 func (*SendSessionResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{77}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{98}
 }
 
 func (x *SendSessionResponse) GetBytesWritten() int64 {
@@ -5203,7 +6494,7 @@ type AttachSessionRequest struct {
 
 func (x *AttachSessionRequest) Reset() {
 	*x = AttachSessionRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[78]
+	mi := &file_banger_api_v1_api_proto_msgTypes[99]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5215,7 +6506,7 @@ func (x *AttachSessionRequest) String() string {
 func (*AttachSessionRequest) ProtoMessage() {}
 
 func (x *AttachSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[78]
+	mi := &file_banger_api_v1_api_proto_msgTypes[99]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5228,7 +6519,7 @@ func (x *AttachSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachSessionRequest.ProtoReflect.Descriptor instead.
 func (*AttachSessionRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{78}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{99}
 }
 
 func (x *AttachSessionRequest) GetMsg() isAttachSessionRequest_Msg {
@@ -5283,7 +6574,7 @@ type AttachIn struct {
 
 func (x *AttachIn) Reset() {
 	*x = AttachIn{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[79]
+	mi := &file_banger_api_v1_api_proto_msgTypes[100]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5295,7 +6586,7 @@ func (x *AttachIn) String() string {
 func (*AttachIn) ProtoMessage() {}
 
 func (x *AttachIn) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[79]
+	mi := &file_banger_api_v1_api_proto_msgTypes[100]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5308,7 +6599,7 @@ func (x *AttachIn) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachIn.ProtoReflect.Descriptor instead.
 func (*AttachIn) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{79}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{100}
 }
 
 func (x *AttachIn) GetVm() string {
@@ -5346,7 +6637,7 @@ type AttachSessionResponse struct {
 
 func (x *AttachSessionResponse) Reset() {
 	*x = AttachSessionResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[80]
+	mi := &file_banger_api_v1_api_proto_msgTypes[101]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5358,7 +6649,7 @@ func (x *AttachSessionResponse) String() string {
 func (*AttachSessionResponse) ProtoMessage() {}
 
 func (x *AttachSessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[80]
+	mi := &file_banger_api_v1_api_proto_msgTypes[101]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5371,7 +6662,7 @@ func (x *AttachSessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachSessionResponse.ProtoReflect.Descriptor instead.
 func (*AttachSessionResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{80}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{101}
 }
 
 func (x *AttachSessionResponse) GetMsg() isAttachSessionResponse_Msg {
@@ -5441,7 +6732,7 @@ type StopSessionRequest struct {
 
 func (x *StopSessionRequest) Reset() {
 	*x = StopSessionRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[81]
+	mi := &file_banger_api_v1_api_proto_msgTypes[102]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5453,7 +6744,7 @@ func (x *StopSessionRequest) String() string {
 func (*StopSessionRequest) ProtoMessage() {}
 
 func (x *StopSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[81]
+	mi := &file_banger_api_v1_api_proto_msgTypes[102]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5466,7 +6757,7 @@ func (x *StopSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopSessionRequest.ProtoReflect.Descriptor instead.
 func (*StopSessionRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{81}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{102}
 }
 
 func (x *StopSessionRequest) GetVm() string {
@@ -5499,7 +6790,7 @@ type StopSessionResponse struct {
 
 func (x *StopSessionResponse) Reset() {
 	*x = StopSessionResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[82]
+	mi := &file_banger_api_v1_api_proto_msgTypes[103]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5511,7 +6802,7 @@ func (x *StopSessionResponse) String() string {
 func (*StopSessionResponse) ProtoMessage() {}
 
 func (x *StopSessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[82]
+	mi := &file_banger_api_v1_api_proto_msgTypes[103]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5524,7 +6815,7 @@ func (x *StopSessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopSessionResponse.ProtoReflect.Descriptor instead.
 func (*StopSessionResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{82}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{103}
 }
 
 func (x *StopSessionResponse) GetSession() *Session {
@@ -5545,7 +6836,7 @@ type KillSessionRequest struct {
 
 func (x *KillSessionRequest) Reset() {
 	*x = KillSessionRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[83]
+	mi := &file_banger_api_v1_api_proto_msgTypes[104]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5557,7 +6848,7 @@ func (x *KillSessionRequest) String() string {
 func (*KillSessionRequest) ProtoMessage() {}
 
 func (x *KillSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[83]
+	mi := &file_banger_api_v1_api_proto_msgTypes[104]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5570,7 +6861,7 @@ func (x *KillSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillSessionRequest.ProtoReflect.Descriptor instead.
 func (*KillSessionRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{83}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{104}
 }
 
 func (x *KillSessionRequest) GetVm() string {
@@ -5603,7 +6894,7 @@ type KillSessionResponse struct {
 
 func (x *KillSessionResponse) Reset() {
 	*x = KillSessionResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[84]
+	mi := &file_banger_api_v1_api_proto_msgTypes[105]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5615,7 +6906,7 @@ func (x *KillSessionResponse) String() string {
 func (*KillSessionResponse) ProtoMessage() {}
 
 func (x *KillSessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[84]
+	mi := &file_banger_api_v1_api_proto_msgTypes[105]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5628,7 +6919,7 @@ func (x *KillSessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillSessionResponse.ProtoReflect.Descriptor instead.
 func (*KillSessionResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{84}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{105}
 }
 
 func (x *KillSessionResponse) GetSession() *Session {
@@ -5648,7 +6939,7 @@ type DeleteSessionRequest struct {
 
 func (x *DeleteSessionRequest) Reset() {
 	*x = DeleteSessionRequest{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[85]
+	mi := &file_banger_api_v1_api_proto_msgTypes[106]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5660,7 +6951,7 @@ func (x *DeleteSessionRequest) String() string {
 func (*DeleteSessionRequest) ProtoMessage() {}
 
 func (x *DeleteSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[85]
+	mi := &file_banger_api_v1_api_proto_msgTypes[106]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5673,7 +6964,7 @@ func (x *DeleteSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteSessionRequest.ProtoReflect.Descriptor instead.
 func (*DeleteSessionRequest) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{85}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{106}
 }
 
 func (x *DeleteSessionRequest) GetVm() string {
@@ -5699,7 +6990,7 @@ type DeleteSessionResponse struct {
 
 func (x *DeleteSessionResponse) Reset() {
 	*x = DeleteSessionResponse{}
-	mi := &file_banger_api_v1_api_proto_msgTypes[86]
+	mi := &file_banger_api_v1_api_proto_msgTypes[107]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5711,7 +7002,7 @@ func (x *DeleteSessionResponse) String() string {
 func (*DeleteSessionResponse) ProtoMessage() {}
 
 func (x *DeleteSessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_api_v1_api_proto_msgTypes[86]
+	mi := &file_banger_api_v1_api_proto_msgTypes[107]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5724,7 +7015,7 @@ func (x *DeleteSessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteSessionResponse.ProtoReflect.Descriptor instead.
 func (*DeleteSessionResponse) Descriptor() ([]byte, []int) {
-	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{86}
+	return file_banger_api_v1_api_proto_rawDescGZIP(), []int{107}
 }
 
 func (x *DeleteSessionResponse) GetSession() *Session {
@@ -5738,7 +7029,7 @@ var File_banger_api_v1_api_proto protoreflect.FileDescriptor
 
 const file_banger_api_v1_api_proto_rawDesc = "" +
 	"\n" +
-	"\x17banger/api/v1/api.proto\x12\rbanger.api.v1\x1a\x1bbanger/agent/v1/agent.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdb\a\n" +
+	"\x17banger/api/v1/api.proto\x12\rbanger.api.v1\x1a\x1bbanger/agent/v1/agent.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbf\b\n" +
 	"\x02VM\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
@@ -5775,7 +7066,10 @@ const file_banger_api_v1_api_proto_rawDesc = "" +
 	"\tephemeral\x18\x1a \x01(\bR\tephemeral\x120\n" +
 	"\ahandles\x18\x1b \x01(\v2\x16.banger.api.v1.HandlesR\ahandles\x12\x18\n" +
 	"\anetwork\x18\x1c \x01(\tR\anetwork\x12\x16\n" +
-	"\x06cgroup\x18\x1d \x01(\tR\x06cgroup\x1a9\n" +
+	"\x06cgroup\x18\x1d \x01(\tR\x06cgroup\x12\x1a\n" +
+	"\btemplate\x18\x1e \x01(\tR\btemplate\x12\x18\n" +
+	"\apurpose\x18\x1f \x01(\tR\apurpose\x12,\n" +
+	"\x12auto_pause_seconds\x18  \x01(\x01R\x10autoPauseSeconds\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x89\x02\n" +
@@ -5794,7 +7088,7 @@ const file_banger_api_v1_api_proto_rawDesc = "" +
 	"\t_cow_loopB\n" +
 	"\n" +
 	"\b_dm_nameB\t\n" +
-	"\a_dm_dev\"\xcf\x02\n" +
+	"\a_dm_dev\"\x89\x03\n" +
 	"\x04Spec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05image\x18\x02 \x01(\tR\x05image\x12\x16\n" +
@@ -5806,7 +7100,10 @@ const file_banger_api_v1_api_proto_rawDesc = "" +
 	"disk_bytes\x18\x06 \x01(\x03R\tdiskBytes\x127\n" +
 	"\x06labels\x18\a \x03(\v2\x1f.banger.api.v1.Spec.LabelsEntryR\x06labels\x12\x16\n" +
 	"\x06driver\x18\b \x01(\tR\x06driver\x12\x18\n" +
-	"\anetwork\x18\t \x01(\tR\anetwork\x1a9\n" +
+	"\anetwork\x18\t \x01(\tR\anetwork\x128\n" +
+	"\n" +
+	"auto_pause\x18\n" +
+	" \x01(\v2\x19.google.protobuf.DurationR\tautoPause\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"z\n" +
@@ -5820,20 +7117,31 @@ const file_banger_api_v1_api_proto_rawDesc = "" +
 	"RunRequest\x12/\n" +
 	"\x05start\x18\x01 \x01(\v2\x17.banger.api.v1.RunStartH\x00R\x05start\x122\n" +
 	"\x04exec\x18\x02 \x01(\v2\x1c.banger.agent.v1.ExecRequestH\x00R\x04execB\x05\n" +
-	"\x03msg\"\x87\x01\n" +
+	"\x03msg\"\xb1\x01\n" +
 	"\bRunStart\x12'\n" +
 	"\x04spec\x18\x01 \x01(\v2\x13.banger.api.v1.SpecR\x04spec\x12\x1c\n" +
 	"\tephemeral\x18\x02 \x01(\bR\tephemeral\x124\n" +
-	"\acommand\x18\x03 \x01(\v2\x1a.banger.agent.v1.ExecStartR\acommand\"\xf3\x01\n" +
+	"\acommand\x18\x03 \x01(\v2\x1a.banger.agent.v1.ExecStartR\acommand\x12\x14\n" +
+	"\x05trace\x18\x04 \x01(\bR\x05trace\x12\x12\n" +
+	"\x04from\x18\x05 \x01(\tR\x04from\"\xa1\x02\n" +
 	"\vRunResponse\x125\n" +
 	"\bprogress\x18\x01 \x01(\v2\x17.banger.api.v1.ProgressH\x00R\bprogress\x12#\n" +
 	"\x02vm\x18\x02 \x01(\v2\x11.banger.api.v1.VMH\x00R\x02vm\x123\n" +
 	"\x04exec\x18\x03 \x01(\v2\x1d.banger.agent.v1.ExecResponseH\x00R\x04exec\x122\n" +
 	"\acleanup\x18\x04 \x01(\v2\x16.banger.api.v1.CleanupH\x00R\acleanup\x12\x18\n" +
-	"\x06notice\x18\x05 \x01(\tH\x00R\x06noticeB\x05\n" +
+	"\x06notice\x18\x05 \x01(\tH\x00R\x06notice\x12,\n" +
+	"\x05trace\x18\x06 \x01(\v2\x14.banger.api.v1.TraceH\x00R\x05traceB\x05\n" +
 	"\x03msg\"#\n" +
 	"\aCleanup\x12\x18\n" +
-	"\awarning\x18\x01 \x01(\tR\awarning\"w\n" +
+	"\awarning\x18\x01 \x01(\tR\awarning\"O\n" +
+	"\x05Trace\x12,\n" +
+	"\x06stages\x18\x01 \x03(\v2\x14.banger.api.v1.StageR\x06stages\x12\x18\n" +
+	"\adropped\x18\x02 \x01(\x05R\adropped\"e\n" +
+	"\x05Stage\x12\x10\n" +
+	"\x03row\x18\x01 \x01(\tR\x03row\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x19\n" +
+	"\bstart_ns\x18\x03 \x01(\x03R\astartNs\x12\x1b\n" +
+	"\tlength_ns\x18\x04 \x01(\x03R\blengthNs\"w\n" +
 	"\vExecRequest\x12-\n" +
 	"\x05start\x18\x01 \x01(\v2\x15.banger.api.v1.ExecInH\x00R\x05start\x122\n" +
 	"\x04exec\x18\x02 \x01(\v2\x1c.banger.agent.v1.ExecRequestH\x00R\x04execB\x05\n" +
@@ -5843,10 +7151,11 @@ const file_banger_api_v1_api_proto_rawDesc = "" +
 	"\acommand\x18\x02 \x01(\v2\x1a.banger.agent.v1.ExecStartR\acommand\"Y\n" +
 	"\fExecResponse\x121\n" +
 	"\x04exec\x18\x01 \x01(\v2\x1d.banger.agent.v1.ExecResponseR\x04exec\x12\x16\n" +
-	"\x06notice\x18\x02 \x01(\tR\x06notice\"S\n" +
+	"\x06notice\x18\x02 \x01(\tR\x06notice\"g\n" +
 	"\rCreateRequest\x12'\n" +
 	"\x04spec\x18\x01 \x01(\v2\x13.banger.api.v1.SpecR\x04spec\x12\x19\n" +
-	"\bno_start\x18\x02 \x01(\bR\anoStart\"s\n" +
+	"\bno_start\x18\x02 \x01(\bR\anoStart\x12\x12\n" +
+	"\x04from\x18\x03 \x01(\tR\x04from\"s\n" +
 	"\x0eCreateResponse\x125\n" +
 	"\bprogress\x18\x01 \x01(\v2\x17.banger.api.v1.ProgressH\x00R\bprogress\x12#\n" +
 	"\x02vm\x18\x02 \x01(\v2\x11.banger.api.v1.VMH\x00R\x02vmB\x05\n" +
@@ -5856,7 +7165,7 @@ const file_banger_api_v1_api_proto_rawDesc = "" +
 	"\rStartResponse\x125\n" +
 	"\bprogress\x18\x01 \x01(\v2\x17.banger.api.v1.ProgressH\x00R\bprogress\x12#\n" +
 	"\x02vm\x18\x02 \x01(\v2\x11.banger.api.v1.VMH\x00R\x02vmB\x05\n" +
-	"\x03msg\"}\n" +
+	"\x03msg\"\xb7\x01\n" +
 	"\n" +
 	"SetRequest\x12\x0e\n" +
 	"\x02vm\x18\x01 \x01(\tR\x02vm\x12\x1d\n" +
@@ -5864,7 +7173,9 @@ const file_banger_api_v1_api_proto_rawDesc = "" +
 	"vcpu_count\x18\x02 \x01(\x05R\tvcpuCount\x12!\n" +
 	"\fmemory_bytes\x18\x03 \x01(\x03R\vmemoryBytes\x12\x1d\n" +
 	"\n" +
-	"disk_bytes\x18\x04 \x01(\x03R\tdiskBytes\"0\n" +
+	"disk_bytes\x18\x04 \x01(\x03R\tdiskBytes\x128\n" +
+	"\n" +
+	"auto_pause\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\tautoPause\"0\n" +
 	"\vSetResponse\x12!\n" +
 	"\x02vm\x18\x01 \x01(\v2\x11.banger.api.v1.VMR\x02vm\"Q\n" +
 	"\x0eRestartRequest\x12\x0e\n" +
@@ -5878,11 +7189,22 @@ const file_banger_api_v1_api_proto_rawDesc = "" +
 	"\x02vm\x18\x01 \x01(\tR\x02vm\x12/\n" +
 	"\x05grace\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x05grace\"1\n" +
 	"\fStopResponse\x12!\n" +
+	"\x02vm\x18\x01 \x01(\v2\x11.banger.api.v1.VMR\x02vm\"\x1e\n" +
+	"\fPauseRequest\x12\x0e\n" +
+	"\x02vm\x18\x01 \x01(\tR\x02vm\"2\n" +
+	"\rPauseResponse\x12!\n" +
+	"\x02vm\x18\x01 \x01(\v2\x11.banger.api.v1.VMR\x02vm\"\x1f\n" +
+	"\rResumeRequest\x12\x0e\n" +
+	"\x02vm\x18\x01 \x01(\tR\x02vm\"3\n" +
+	"\x0eResumeResponse\x12!\n" +
 	"\x02vm\x18\x01 \x01(\v2\x11.banger.api.v1.VMR\x02vm\"\x1d\n" +
 	"\vKillRequest\x12\x0e\n" +
 	"\x02vm\x18\x01 \x01(\tR\x02vm\"1\n" +
 	"\fKillResponse\x12!\n" +
-	"\x02vm\x18\x01 \x01(\v2\x11.banger.api.v1.VMR\x02vm\"B\n" +
+	"\x02vm\x18\x01 \x01(\v2\x11.banger.api.v1.VMR\x02vm\"\x12\n" +
+	"\x10DrainPoolRequest\"-\n" +
+	"\x11DrainPoolResponse\x12\x18\n" +
+	"\adeleted\x18\x01 \x01(\x05R\adeleted\"B\n" +
 	"\rDeleteRequest\x12\x0e\n" +
 	"\x02vm\x18\x01 \x01(\tR\x02vm\x12!\n" +
 	"\fstopped_only\x18\x02 \x01(\bR\vstoppedOnly\"3\n" +
@@ -6004,9 +7326,71 @@ const file_banger_api_v1_api_proto_rawDesc = "" +
 	"\x06kernel\x18\x01 \x01(\v2\x15.banger.api.v1.KernelR\x06kernel\")\n" +
 	"\x13DeleteKernelRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"\x16\n" +
-	"\x14DeleteKernelResponse\"%\n" +
+	"\x14DeleteKernelResponse\"\xc6\x05\n" +
+	"\bTemplate\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
+	"\x05image\x18\x02 \x01(\tR\x05image\x12\x19\n" +
+	"\bimage_id\x18\x03 \x01(\tR\aimageId\x12\x16\n" +
+	"\x06kernel\x18\x04 \x01(\tR\x06kernel\x12\x1b\n" +
+	"\tkernel_id\x18\x05 \x01(\tR\bkernelId\x12\x16\n" +
+	"\x06driver\x18\x06 \x01(\tR\x06driver\x12\x1f\n" +
+	"\vvmm_version\x18\a \x01(\tR\n" +
+	"vmmVersion\x12\x14\n" +
+	"\x05agent\x18\b \x01(\tR\x05agent\x12\x10\n" +
+	"\x03cpu\x18\t \x01(\tR\x03cpu\x12\x1d\n" +
+	"\n" +
+	"vcpu_count\x18\n" +
+	" \x01(\x05R\tvcpuCount\x12!\n" +
+	"\fmemory_bytes\x18\v \x01(\x03R\vmemoryBytes\x12\x1d\n" +
+	"\n" +
+	"root_bytes\x18\f \x01(\x03R\trootBytes\x12\x18\n" +
+	"\anetwork\x18\r \x01(\tR\anetwork\x12\x1d\n" +
+	"\n" +
+	"size_bytes\x18\x0e \x01(\x03R\tsizeBytes\x129\n" +
+	"\n" +
+	"created_at\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\x123\n" +
+	"\aused_at\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampR\x06usedAt\x12\x1a\n" +
+	"\bmachines\x18\x11 \x03(\tR\bmachines\x12\x18\n" +
+	"\adamaged\x18\x12 \x01(\tR\adamaged\x12\x10\n" +
+	"\x03dir\x18\x13 \x01(\tR\x03dir\x12\x19\n" +
+	"\bram_path\x18\x14 \x01(\tR\aramPath\x12\x1d\n" +
+	"\n" +
+	"state_path\x18\x15 \x01(\tR\tstatePath\x12\x1b\n" +
+	"\troot_path\x18\x16 \x01(\tR\brootPath\x12\x1b\n" +
+	"\twork_path\x18\x17 \x01(\tR\bworkPath\x12\x1d\n" +
+	"\n" +
+	"work_bytes\x18\x18 \x01(\x03R\tworkBytes\"\x16\n" +
+	"\x14ListTemplatesRequest\"N\n" +
+	"\x15ListTemplatesResponse\x125\n" +
+	"\ttemplates\x18\x01 \x03(\v2\x17.banger.api.v1.TemplateR\ttemplates\"1\n" +
+	"\x13ShowTemplateRequest\x12\x1a\n" +
+	"\btemplate\x18\x01 \x01(\tR\btemplate\"K\n" +
+	"\x14ShowTemplateResponse\x123\n" +
+	"\btemplate\x18\x01 \x01(\v2\x17.banger.api.v1.TemplateR\btemplate\"3\n" +
+	"\x15VerifyTemplateRequest\x12\x1a\n" +
+	"\btemplate\x18\x01 \x01(\tR\btemplate\"M\n" +
+	"\x16VerifyTemplateResponse\x123\n" +
+	"\btemplate\x18\x01 \x01(\v2\x17.banger.api.v1.TemplateR\btemplate\"3\n" +
+	"\x15DeleteTemplateRequest\x12\x1a\n" +
+	"\btemplate\x18\x01 \x01(\tR\btemplate\"M\n" +
+	"\x16DeleteTemplateResponse\x123\n" +
+	"\btemplate\x18\x01 \x01(\v2\x17.banger.api.v1.TemplateR\btemplate\"\x99\x01\n" +
+	"\x15PruneTemplatesRequest\x128\n" +
+	"\n" +
+	"unused_for\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\tunusedFor\x12\x1b\n" +
+	"\tmax_bytes\x18\x02 \x01(\x03R\bmaxBytes\x12\x10\n" +
+	"\x03ids\x18\x03 \x03(\tR\x03ids\x12\x17\n" +
+	"\adry_run\x18\x04 \x01(\bR\x06dryRun\"M\n" +
+	"\x16PruneTemplatesResponse\x123\n" +
+	"\btemplate\x18\x01 \x01(\v2\x17.banger.api.v1.TemplateR\btemplate\">\n" +
+	"\x13MakeTemplateRequest\x12'\n" +
+	"\x04spec\x18\x01 \x01(\v2\x13.banger.api.v1.SpecR\x04spec\"\x8b\x01\n" +
+	"\x14MakeTemplateResponse\x125\n" +
+	"\bprogress\x18\x01 \x01(\v2\x17.banger.api.v1.ProgressH\x00R\bprogress\x125\n" +
+	"\btemplate\x18\x02 \x01(\v2\x17.banger.api.v1.TemplateH\x00R\btemplateB\x05\n" +
+	"\x03msg\"%\n" +
 	"\rStatusRequest\x12\x14\n" +
-	"\x05brief\x18\x01 \x01(\bR\x05brief\"\xf4\x02\n" +
+	"\x05brief\x18\x01 \x01(\bR\x05brief\"\xbd\x03\n" +
 	"\x0eStatusResponse\x12\x10\n" +
 	"\x03pid\x18\x01 \x01(\x05R\x03pid\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x12\n" +
@@ -6020,7 +7404,9 @@ const file_banger_api_v1_api_proto_rawDesc = "" +
 	"\x11ssh_identity_path\x18\t \x01(\tR\x0fsshIdentityPath\x12/\n" +
 	"\x14ssh_known_hosts_path\x18\n" +
 	" \x01(\tR\x11sshKnownHostsPath\x12\x1a\n" +
-	"\bwarnings\x18\v \x03(\tR\bwarnings\"\x11\n" +
+	"\bwarnings\x18\v \x03(\tR\bwarnings\x12%\n" +
+	"\x0edriver_version\x18\f \x01(\tR\rdriverVersion\x12 \n" +
+	"\vaccelerated\x18\r \x01(\bR\vaccelerated\"\x11\n" +
 	"\x0fShutdownRequest\"\x12\n" +
 	"\x10ShutdownResponse\"Q\n" +
 	"\vErrorDetail\x12\x12\n" +
@@ -6154,7 +7540,7 @@ const file_banger_api_v1_api_proto_rawDesc = "" +
 	"\x02vm\x18\x01 \x01(\tR\x02vm\x12\x18\n" +
 	"\asession\x18\x02 \x01(\tR\asession\"I\n" +
 	"\x15DeleteSessionResponse\x120\n" +
-	"\asession\x18\x01 \x01(\v2\x16.banger.api.v1.SessionR\asession2\x8d\b\n" +
+	"\asession\x18\x01 \x01(\v2\x16.banger.api.v1.SessionR\asession2\xe8\t\n" +
 	"\tVMService\x12@\n" +
 	"\x03Run\x12\x19.banger.api.v1.RunRequest\x1a\x1a.banger.api.v1.RunResponse(\x010\x01\x12C\n" +
 	"\x04Exec\x12\x1a.banger.api.v1.ExecRequest\x1a\x1b.banger.api.v1.ExecResponse(\x010\x01\x12G\n" +
@@ -6163,8 +7549,11 @@ const file_banger_api_v1_api_proto_rawDesc = "" +
 	"\aRestart\x12\x1d.banger.api.v1.RestartRequest\x1a\x1e.banger.api.v1.RestartResponse0\x01\x12<\n" +
 	"\x03Set\x12\x19.banger.api.v1.SetRequest\x1a\x1a.banger.api.v1.SetResponse\x12?\n" +
 	"\x04Stop\x12\x1a.banger.api.v1.StopRequest\x1a\x1b.banger.api.v1.StopResponse\x12?\n" +
-	"\x04Kill\x12\x1a.banger.api.v1.KillRequest\x1a\x1b.banger.api.v1.KillResponse\x12E\n" +
-	"\x06Delete\x12\x1c.banger.api.v1.DeleteRequest\x1a\x1d.banger.api.v1.DeleteResponse\x12?\n" +
+	"\x04Kill\x12\x1a.banger.api.v1.KillRequest\x1a\x1b.banger.api.v1.KillResponse\x12B\n" +
+	"\x05Pause\x12\x1b.banger.api.v1.PauseRequest\x1a\x1c.banger.api.v1.PauseResponse\x12E\n" +
+	"\x06Resume\x12\x1c.banger.api.v1.ResumeRequest\x1a\x1d.banger.api.v1.ResumeResponse\x12E\n" +
+	"\x06Delete\x12\x1c.banger.api.v1.DeleteRequest\x1a\x1d.banger.api.v1.DeleteResponse\x12N\n" +
+	"\tDrainPool\x12\x1f.banger.api.v1.DrainPoolRequest\x1a .banger.api.v1.DrainPoolResponse\x12?\n" +
 	"\x04List\x12\x1a.banger.api.v1.ListRequest\x1a\x1b.banger.api.v1.ListResponse\x12?\n" +
 	"\x04Show\x12\x1a.banger.api.v1.ShowRequest\x1a\x1b.banger.api.v1.ShowResponse\x12B\n" +
 	"\x05Stats\x12\x1b.banger.api.v1.StatsRequest\x1a\x1c.banger.api.v1.StatsResponse\x12A\n" +
@@ -6195,7 +7584,14 @@ const file_banger_api_v1_api_proto_rawDesc = "" +
 	"\vListKernels\x12!.banger.api.v1.ListKernelsRequest\x1a\".banger.api.v1.ListKernelsResponse\x12Q\n" +
 	"\n" +
 	"ShowKernel\x12 .banger.api.v1.ShowKernelRequest\x1a!.banger.api.v1.ShowKernelResponse\x12W\n" +
-	"\fDeleteKernel\x12\".banger.api.v1.DeleteKernelRequest\x1a#.banger.api.v1.DeleteKernelResponse2\xa3\x01\n" +
+	"\fDeleteKernel\x12\".banger.api.v1.DeleteKernelRequest\x1a#.banger.api.v1.DeleteKernelResponse2\xc0\x04\n" +
+	"\x0fTemplateService\x12Z\n" +
+	"\rListTemplates\x12#.banger.api.v1.ListTemplatesRequest\x1a$.banger.api.v1.ListTemplatesResponse\x12W\n" +
+	"\fShowTemplate\x12\".banger.api.v1.ShowTemplateRequest\x1a#.banger.api.v1.ShowTemplateResponse\x12]\n" +
+	"\x0eVerifyTemplate\x12$.banger.api.v1.VerifyTemplateRequest\x1a%.banger.api.v1.VerifyTemplateResponse\x12]\n" +
+	"\x0eDeleteTemplate\x12$.banger.api.v1.DeleteTemplateRequest\x1a%.banger.api.v1.DeleteTemplateResponse\x12_\n" +
+	"\x0ePruneTemplates\x12$.banger.api.v1.PruneTemplatesRequest\x1a%.banger.api.v1.PruneTemplatesResponse0\x01\x12Y\n" +
+	"\fMakeTemplate\x12\".banger.api.v1.MakeTemplateRequest\x1a#.banger.api.v1.MakeTemplateResponse0\x012\xa3\x01\n" +
 	"\rDaemonService\x12E\n" +
 	"\x06Status\x12\x1c.banger.api.v1.StatusRequest\x1a\x1d.banger.api.v1.StatusResponse\x12K\n" +
 	"\bShutdown\x12\x1e.banger.api.v1.ShutdownRequest\x1a\x1f.banger.api.v1.ShutdownResponseB\x19Z\x17banger/internal/api;apib\x06proto3"
@@ -6212,7 +7608,7 @@ func file_banger_api_v1_api_proto_rawDescGZIP() []byte {
 	return file_banger_api_v1_api_proto_rawDescData
 }
 
-var file_banger_api_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 90)
+var file_banger_api_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 111)
 var file_banger_api_v1_api_proto_goTypes = []any{
 	(*VM)(nil),                         // 0: banger.api.v1.VM
 	(*Handles)(nil),                    // 1: banger.api.v1.Handles
@@ -6222,254 +7618,310 @@ var file_banger_api_v1_api_proto_goTypes = []any{
 	(*RunStart)(nil),                   // 5: banger.api.v1.RunStart
 	(*RunResponse)(nil),                // 6: banger.api.v1.RunResponse
 	(*Cleanup)(nil),                    // 7: banger.api.v1.Cleanup
-	(*ExecRequest)(nil),                // 8: banger.api.v1.ExecRequest
-	(*ExecIn)(nil),                     // 9: banger.api.v1.ExecIn
-	(*ExecResponse)(nil),               // 10: banger.api.v1.ExecResponse
-	(*CreateRequest)(nil),              // 11: banger.api.v1.CreateRequest
-	(*CreateResponse)(nil),             // 12: banger.api.v1.CreateResponse
-	(*StartRequest)(nil),               // 13: banger.api.v1.StartRequest
-	(*StartResponse)(nil),              // 14: banger.api.v1.StartResponse
-	(*SetRequest)(nil),                 // 15: banger.api.v1.SetRequest
-	(*SetResponse)(nil),                // 16: banger.api.v1.SetResponse
-	(*RestartRequest)(nil),             // 17: banger.api.v1.RestartRequest
-	(*RestartResponse)(nil),            // 18: banger.api.v1.RestartResponse
-	(*StopRequest)(nil),                // 19: banger.api.v1.StopRequest
-	(*StopResponse)(nil),               // 20: banger.api.v1.StopResponse
-	(*KillRequest)(nil),                // 21: banger.api.v1.KillRequest
-	(*KillResponse)(nil),               // 22: banger.api.v1.KillResponse
-	(*DeleteRequest)(nil),              // 23: banger.api.v1.DeleteRequest
-	(*DeleteResponse)(nil),             // 24: banger.api.v1.DeleteResponse
-	(*ListRequest)(nil),                // 25: banger.api.v1.ListRequest
-	(*ListResponse)(nil),               // 26: banger.api.v1.ListResponse
-	(*StatsRequest)(nil),               // 27: banger.api.v1.StatsRequest
-	(*StatsResponse)(nil),              // 28: banger.api.v1.StatsResponse
-	(*VMStats)(nil),                    // 29: banger.api.v1.VMStats
-	(*ShowRequest)(nil),                // 30: banger.api.v1.ShowRequest
-	(*ShowResponse)(nil),               // 31: banger.api.v1.ShowResponse
-	(*LogsRequest)(nil),                // 32: banger.api.v1.LogsRequest
-	(*LogsResponse)(nil),               // 33: banger.api.v1.LogsResponse
-	(*TunnelRequest)(nil),              // 34: banger.api.v1.TunnelRequest
-	(*TunnelStart)(nil),                // 35: banger.api.v1.TunnelStart
-	(*TunnelResponse)(nil),             // 36: banger.api.v1.TunnelResponse
-	(*Image)(nil),                      // 37: banger.api.v1.Image
-	(*Package)(nil),                    // 38: banger.api.v1.Package
-	(*BuildImageRequest)(nil),          // 39: banger.api.v1.BuildImageRequest
-	(*BuildImageResponse)(nil),         // 40: banger.api.v1.BuildImageResponse
-	(*ListImagesRequest)(nil),          // 41: banger.api.v1.ListImagesRequest
-	(*ListImagesResponse)(nil),         // 42: banger.api.v1.ListImagesResponse
-	(*ShowImageRequest)(nil),           // 43: banger.api.v1.ShowImageRequest
-	(*ShowImageResponse)(nil),          // 44: banger.api.v1.ShowImageResponse
-	(*DeleteImageRequest)(nil),         // 45: banger.api.v1.DeleteImageRequest
-	(*DeleteImageResponse)(nil),        // 46: banger.api.v1.DeleteImageResponse
-	(*Kernel)(nil),                     // 47: banger.api.v1.Kernel
-	(*PullKernelRequest)(nil),          // 48: banger.api.v1.PullKernelRequest
-	(*PullKernelResponse)(nil),         // 49: banger.api.v1.PullKernelResponse
-	(*ImportKernelRequest)(nil),        // 50: banger.api.v1.ImportKernelRequest
-	(*ImportKernelResponse)(nil),       // 51: banger.api.v1.ImportKernelResponse
-	(*ListKernelsRequest)(nil),         // 52: banger.api.v1.ListKernelsRequest
-	(*ListKernelsResponse)(nil),        // 53: banger.api.v1.ListKernelsResponse
-	(*ShowKernelRequest)(nil),          // 54: banger.api.v1.ShowKernelRequest
-	(*ShowKernelResponse)(nil),         // 55: banger.api.v1.ShowKernelResponse
-	(*DeleteKernelRequest)(nil),        // 56: banger.api.v1.DeleteKernelRequest
-	(*DeleteKernelResponse)(nil),       // 57: banger.api.v1.DeleteKernelResponse
-	(*StatusRequest)(nil),              // 58: banger.api.v1.StatusRequest
-	(*StatusResponse)(nil),             // 59: banger.api.v1.StatusResponse
-	(*ShutdownRequest)(nil),            // 60: banger.api.v1.ShutdownRequest
-	(*ShutdownResponse)(nil),           // 61: banger.api.v1.ShutdownResponse
-	(*ErrorDetail)(nil),                // 62: banger.api.v1.ErrorDetail
-	(*CopyRequest)(nil),                // 63: banger.api.v1.CopyRequest
-	(*CopyIn)(nil),                     // 64: banger.api.v1.CopyIn
-	(*CopyResponse)(nil),               // 65: banger.api.v1.CopyResponse
-	(*Session)(nil),                    // 66: banger.api.v1.Session
-	(*StartSessionRequest)(nil),        // 67: banger.api.v1.StartSessionRequest
-	(*StartSessionResponse)(nil),       // 68: banger.api.v1.StartSessionResponse
-	(*ListSessionsRequest)(nil),        // 69: banger.api.v1.ListSessionsRequest
-	(*ListSessionsResponse)(nil),       // 70: banger.api.v1.ListSessionsResponse
-	(*ShowSessionRequest)(nil),         // 71: banger.api.v1.ShowSessionRequest
-	(*ShowSessionResponse)(nil),        // 72: banger.api.v1.ShowSessionResponse
-	(*SessionLogsRequest)(nil),         // 73: banger.api.v1.SessionLogsRequest
-	(*SessionLogsResponse)(nil),        // 74: banger.api.v1.SessionLogsResponse
-	(*SendSessionRequest)(nil),         // 75: banger.api.v1.SendSessionRequest
-	(*SendIn)(nil),                     // 76: banger.api.v1.SendIn
-	(*SendSessionResponse)(nil),        // 77: banger.api.v1.SendSessionResponse
-	(*AttachSessionRequest)(nil),       // 78: banger.api.v1.AttachSessionRequest
-	(*AttachIn)(nil),                   // 79: banger.api.v1.AttachIn
-	(*AttachSessionResponse)(nil),      // 80: banger.api.v1.AttachSessionResponse
-	(*StopSessionRequest)(nil),         // 81: banger.api.v1.StopSessionRequest
-	(*StopSessionResponse)(nil),        // 82: banger.api.v1.StopSessionResponse
-	(*KillSessionRequest)(nil),         // 83: banger.api.v1.KillSessionRequest
-	(*KillSessionResponse)(nil),        // 84: banger.api.v1.KillSessionResponse
-	(*DeleteSessionRequest)(nil),       // 85: banger.api.v1.DeleteSessionRequest
-	(*DeleteSessionResponse)(nil),      // 86: banger.api.v1.DeleteSessionResponse
-	nil,                                // 87: banger.api.v1.VM.LabelsEntry
-	nil,                                // 88: banger.api.v1.Spec.LabelsEntry
-	nil,                                // 89: banger.api.v1.Session.EnvEntry
-	(*timestamppb.Timestamp)(nil),      // 90: google.protobuf.Timestamp
-	(*wire.ExecRequest)(nil),           // 91: banger.agent.v1.ExecRequest
-	(*wire.ExecStart)(nil),             // 92: banger.agent.v1.ExecStart
-	(*wire.ExecResponse)(nil),          // 93: banger.agent.v1.ExecResponse
-	(*durationpb.Duration)(nil),        // 94: google.protobuf.Duration
-	(*wire.StatsResponse)(nil),         // 95: banger.agent.v1.StatsResponse
-	(*wire.TunnelRequest)(nil),         // 96: banger.agent.v1.TunnelRequest
-	(*wire.TunnelResponse)(nil),        // 97: banger.agent.v1.TunnelResponse
-	(*wire.CopyRequest)(nil),           // 98: banger.agent.v1.CopyRequest
-	(*wire.CopyStart)(nil),             // 99: banger.agent.v1.CopyStart
-	(*wire.CopyResponse)(nil),          // 100: banger.agent.v1.CopyResponse
-	(*wire.AttachSessionRequest)(nil),  // 101: banger.agent.v1.AttachSessionRequest
-	(*wire.AttachStart)(nil),           // 102: banger.agent.v1.AttachStart
-	(*wire.AttachSessionResponse)(nil), // 103: banger.agent.v1.AttachSessionResponse
+	(*Trace)(nil),                      // 8: banger.api.v1.Trace
+	(*Stage)(nil),                      // 9: banger.api.v1.Stage
+	(*ExecRequest)(nil),                // 10: banger.api.v1.ExecRequest
+	(*ExecIn)(nil),                     // 11: banger.api.v1.ExecIn
+	(*ExecResponse)(nil),               // 12: banger.api.v1.ExecResponse
+	(*CreateRequest)(nil),              // 13: banger.api.v1.CreateRequest
+	(*CreateResponse)(nil),             // 14: banger.api.v1.CreateResponse
+	(*StartRequest)(nil),               // 15: banger.api.v1.StartRequest
+	(*StartResponse)(nil),              // 16: banger.api.v1.StartResponse
+	(*SetRequest)(nil),                 // 17: banger.api.v1.SetRequest
+	(*SetResponse)(nil),                // 18: banger.api.v1.SetResponse
+	(*RestartRequest)(nil),             // 19: banger.api.v1.RestartRequest
+	(*RestartResponse)(nil),            // 20: banger.api.v1.RestartResponse
+	(*StopRequest)(nil),                // 21: banger.api.v1.StopRequest
+	(*StopResponse)(nil),               // 22: banger.api.v1.StopResponse
+	(*PauseRequest)(nil),               // 23: banger.api.v1.PauseRequest
+	(*PauseResponse)(nil),              // 24: banger.api.v1.PauseResponse
+	(*ResumeRequest)(nil),              // 25: banger.api.v1.ResumeRequest
+	(*ResumeResponse)(nil),             // 26: banger.api.v1.ResumeResponse
+	(*KillRequest)(nil),                // 27: banger.api.v1.KillRequest
+	(*KillResponse)(nil),               // 28: banger.api.v1.KillResponse
+	(*DrainPoolRequest)(nil),           // 29: banger.api.v1.DrainPoolRequest
+	(*DrainPoolResponse)(nil),          // 30: banger.api.v1.DrainPoolResponse
+	(*DeleteRequest)(nil),              // 31: banger.api.v1.DeleteRequest
+	(*DeleteResponse)(nil),             // 32: banger.api.v1.DeleteResponse
+	(*ListRequest)(nil),                // 33: banger.api.v1.ListRequest
+	(*ListResponse)(nil),               // 34: banger.api.v1.ListResponse
+	(*StatsRequest)(nil),               // 35: banger.api.v1.StatsRequest
+	(*StatsResponse)(nil),              // 36: banger.api.v1.StatsResponse
+	(*VMStats)(nil),                    // 37: banger.api.v1.VMStats
+	(*ShowRequest)(nil),                // 38: banger.api.v1.ShowRequest
+	(*ShowResponse)(nil),               // 39: banger.api.v1.ShowResponse
+	(*LogsRequest)(nil),                // 40: banger.api.v1.LogsRequest
+	(*LogsResponse)(nil),               // 41: banger.api.v1.LogsResponse
+	(*TunnelRequest)(nil),              // 42: banger.api.v1.TunnelRequest
+	(*TunnelStart)(nil),                // 43: banger.api.v1.TunnelStart
+	(*TunnelResponse)(nil),             // 44: banger.api.v1.TunnelResponse
+	(*Image)(nil),                      // 45: banger.api.v1.Image
+	(*Package)(nil),                    // 46: banger.api.v1.Package
+	(*BuildImageRequest)(nil),          // 47: banger.api.v1.BuildImageRequest
+	(*BuildImageResponse)(nil),         // 48: banger.api.v1.BuildImageResponse
+	(*ListImagesRequest)(nil),          // 49: banger.api.v1.ListImagesRequest
+	(*ListImagesResponse)(nil),         // 50: banger.api.v1.ListImagesResponse
+	(*ShowImageRequest)(nil),           // 51: banger.api.v1.ShowImageRequest
+	(*ShowImageResponse)(nil),          // 52: banger.api.v1.ShowImageResponse
+	(*DeleteImageRequest)(nil),         // 53: banger.api.v1.DeleteImageRequest
+	(*DeleteImageResponse)(nil),        // 54: banger.api.v1.DeleteImageResponse
+	(*Kernel)(nil),                     // 55: banger.api.v1.Kernel
+	(*PullKernelRequest)(nil),          // 56: banger.api.v1.PullKernelRequest
+	(*PullKernelResponse)(nil),         // 57: banger.api.v1.PullKernelResponse
+	(*ImportKernelRequest)(nil),        // 58: banger.api.v1.ImportKernelRequest
+	(*ImportKernelResponse)(nil),       // 59: banger.api.v1.ImportKernelResponse
+	(*ListKernelsRequest)(nil),         // 60: banger.api.v1.ListKernelsRequest
+	(*ListKernelsResponse)(nil),        // 61: banger.api.v1.ListKernelsResponse
+	(*ShowKernelRequest)(nil),          // 62: banger.api.v1.ShowKernelRequest
+	(*ShowKernelResponse)(nil),         // 63: banger.api.v1.ShowKernelResponse
+	(*DeleteKernelRequest)(nil),        // 64: banger.api.v1.DeleteKernelRequest
+	(*DeleteKernelResponse)(nil),       // 65: banger.api.v1.DeleteKernelResponse
+	(*Template)(nil),                   // 66: banger.api.v1.Template
+	(*ListTemplatesRequest)(nil),       // 67: banger.api.v1.ListTemplatesRequest
+	(*ListTemplatesResponse)(nil),      // 68: banger.api.v1.ListTemplatesResponse
+	(*ShowTemplateRequest)(nil),        // 69: banger.api.v1.ShowTemplateRequest
+	(*ShowTemplateResponse)(nil),       // 70: banger.api.v1.ShowTemplateResponse
+	(*VerifyTemplateRequest)(nil),      // 71: banger.api.v1.VerifyTemplateRequest
+	(*VerifyTemplateResponse)(nil),     // 72: banger.api.v1.VerifyTemplateResponse
+	(*DeleteTemplateRequest)(nil),      // 73: banger.api.v1.DeleteTemplateRequest
+	(*DeleteTemplateResponse)(nil),     // 74: banger.api.v1.DeleteTemplateResponse
+	(*PruneTemplatesRequest)(nil),      // 75: banger.api.v1.PruneTemplatesRequest
+	(*PruneTemplatesResponse)(nil),     // 76: banger.api.v1.PruneTemplatesResponse
+	(*MakeTemplateRequest)(nil),        // 77: banger.api.v1.MakeTemplateRequest
+	(*MakeTemplateResponse)(nil),       // 78: banger.api.v1.MakeTemplateResponse
+	(*StatusRequest)(nil),              // 79: banger.api.v1.StatusRequest
+	(*StatusResponse)(nil),             // 80: banger.api.v1.StatusResponse
+	(*ShutdownRequest)(nil),            // 81: banger.api.v1.ShutdownRequest
+	(*ShutdownResponse)(nil),           // 82: banger.api.v1.ShutdownResponse
+	(*ErrorDetail)(nil),                // 83: banger.api.v1.ErrorDetail
+	(*CopyRequest)(nil),                // 84: banger.api.v1.CopyRequest
+	(*CopyIn)(nil),                     // 85: banger.api.v1.CopyIn
+	(*CopyResponse)(nil),               // 86: banger.api.v1.CopyResponse
+	(*Session)(nil),                    // 87: banger.api.v1.Session
+	(*StartSessionRequest)(nil),        // 88: banger.api.v1.StartSessionRequest
+	(*StartSessionResponse)(nil),       // 89: banger.api.v1.StartSessionResponse
+	(*ListSessionsRequest)(nil),        // 90: banger.api.v1.ListSessionsRequest
+	(*ListSessionsResponse)(nil),       // 91: banger.api.v1.ListSessionsResponse
+	(*ShowSessionRequest)(nil),         // 92: banger.api.v1.ShowSessionRequest
+	(*ShowSessionResponse)(nil),        // 93: banger.api.v1.ShowSessionResponse
+	(*SessionLogsRequest)(nil),         // 94: banger.api.v1.SessionLogsRequest
+	(*SessionLogsResponse)(nil),        // 95: banger.api.v1.SessionLogsResponse
+	(*SendSessionRequest)(nil),         // 96: banger.api.v1.SendSessionRequest
+	(*SendIn)(nil),                     // 97: banger.api.v1.SendIn
+	(*SendSessionResponse)(nil),        // 98: banger.api.v1.SendSessionResponse
+	(*AttachSessionRequest)(nil),       // 99: banger.api.v1.AttachSessionRequest
+	(*AttachIn)(nil),                   // 100: banger.api.v1.AttachIn
+	(*AttachSessionResponse)(nil),      // 101: banger.api.v1.AttachSessionResponse
+	(*StopSessionRequest)(nil),         // 102: banger.api.v1.StopSessionRequest
+	(*StopSessionResponse)(nil),        // 103: banger.api.v1.StopSessionResponse
+	(*KillSessionRequest)(nil),         // 104: banger.api.v1.KillSessionRequest
+	(*KillSessionResponse)(nil),        // 105: banger.api.v1.KillSessionResponse
+	(*DeleteSessionRequest)(nil),       // 106: banger.api.v1.DeleteSessionRequest
+	(*DeleteSessionResponse)(nil),      // 107: banger.api.v1.DeleteSessionResponse
+	nil,                                // 108: banger.api.v1.VM.LabelsEntry
+	nil,                                // 109: banger.api.v1.Spec.LabelsEntry
+	nil,                                // 110: banger.api.v1.Session.EnvEntry
+	(*timestamppb.Timestamp)(nil),      // 111: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),        // 112: google.protobuf.Duration
+	(*wire.ExecRequest)(nil),           // 113: banger.agent.v1.ExecRequest
+	(*wire.ExecStart)(nil),             // 114: banger.agent.v1.ExecStart
+	(*wire.ExecResponse)(nil),          // 115: banger.agent.v1.ExecResponse
+	(*wire.StatsResponse)(nil),         // 116: banger.agent.v1.StatsResponse
+	(*wire.TunnelRequest)(nil),         // 117: banger.agent.v1.TunnelRequest
+	(*wire.TunnelResponse)(nil),        // 118: banger.agent.v1.TunnelResponse
+	(*wire.CopyRequest)(nil),           // 119: banger.agent.v1.CopyRequest
+	(*wire.CopyStart)(nil),             // 120: banger.agent.v1.CopyStart
+	(*wire.CopyResponse)(nil),          // 121: banger.agent.v1.CopyResponse
+	(*wire.AttachSessionRequest)(nil),  // 122: banger.agent.v1.AttachSessionRequest
+	(*wire.AttachStart)(nil),           // 123: banger.agent.v1.AttachStart
+	(*wire.AttachSessionResponse)(nil), // 124: banger.agent.v1.AttachSessionResponse
 }
 var file_banger_api_v1_api_proto_depIdxs = []int32{
-	90,  // 0: banger.api.v1.VM.created_at:type_name -> google.protobuf.Timestamp
-	90,  // 1: banger.api.v1.VM.started_at:type_name -> google.protobuf.Timestamp
-	87,  // 2: banger.api.v1.VM.labels:type_name -> banger.api.v1.VM.LabelsEntry
+	111, // 0: banger.api.v1.VM.created_at:type_name -> google.protobuf.Timestamp
+	111, // 1: banger.api.v1.VM.started_at:type_name -> google.protobuf.Timestamp
+	108, // 2: banger.api.v1.VM.labels:type_name -> banger.api.v1.VM.LabelsEntry
 	1,   // 3: banger.api.v1.VM.handles:type_name -> banger.api.v1.Handles
-	88,  // 4: banger.api.v1.Spec.labels:type_name -> banger.api.v1.Spec.LabelsEntry
-	5,   // 5: banger.api.v1.RunRequest.start:type_name -> banger.api.v1.RunStart
-	91,  // 6: banger.api.v1.RunRequest.exec:type_name -> banger.agent.v1.ExecRequest
-	2,   // 7: banger.api.v1.RunStart.spec:type_name -> banger.api.v1.Spec
-	92,  // 8: banger.api.v1.RunStart.command:type_name -> banger.agent.v1.ExecStart
-	3,   // 9: banger.api.v1.RunResponse.progress:type_name -> banger.api.v1.Progress
-	0,   // 10: banger.api.v1.RunResponse.vm:type_name -> banger.api.v1.VM
-	93,  // 11: banger.api.v1.RunResponse.exec:type_name -> banger.agent.v1.ExecResponse
-	7,   // 12: banger.api.v1.RunResponse.cleanup:type_name -> banger.api.v1.Cleanup
-	9,   // 13: banger.api.v1.ExecRequest.start:type_name -> banger.api.v1.ExecIn
-	91,  // 14: banger.api.v1.ExecRequest.exec:type_name -> banger.agent.v1.ExecRequest
-	92,  // 15: banger.api.v1.ExecIn.command:type_name -> banger.agent.v1.ExecStart
-	93,  // 16: banger.api.v1.ExecResponse.exec:type_name -> banger.agent.v1.ExecResponse
-	2,   // 17: banger.api.v1.CreateRequest.spec:type_name -> banger.api.v1.Spec
-	3,   // 18: banger.api.v1.CreateResponse.progress:type_name -> banger.api.v1.Progress
-	0,   // 19: banger.api.v1.CreateResponse.vm:type_name -> banger.api.v1.VM
-	3,   // 20: banger.api.v1.StartResponse.progress:type_name -> banger.api.v1.Progress
-	0,   // 21: banger.api.v1.StartResponse.vm:type_name -> banger.api.v1.VM
-	0,   // 22: banger.api.v1.SetResponse.vm:type_name -> banger.api.v1.VM
-	94,  // 23: banger.api.v1.RestartRequest.grace:type_name -> google.protobuf.Duration
-	3,   // 24: banger.api.v1.RestartResponse.progress:type_name -> banger.api.v1.Progress
-	0,   // 25: banger.api.v1.RestartResponse.vm:type_name -> banger.api.v1.VM
-	94,  // 26: banger.api.v1.StopRequest.grace:type_name -> google.protobuf.Duration
-	0,   // 27: banger.api.v1.StopResponse.vm:type_name -> banger.api.v1.VM
-	0,   // 28: banger.api.v1.KillResponse.vm:type_name -> banger.api.v1.VM
-	0,   // 29: banger.api.v1.DeleteResponse.vm:type_name -> banger.api.v1.VM
-	0,   // 30: banger.api.v1.ListResponse.vms:type_name -> banger.api.v1.VM
-	29,  // 31: banger.api.v1.StatsResponse.vms:type_name -> banger.api.v1.VMStats
-	95,  // 32: banger.api.v1.VMStats.guest:type_name -> banger.agent.v1.StatsResponse
-	90,  // 33: banger.api.v1.VMStats.at:type_name -> google.protobuf.Timestamp
-	0,   // 34: banger.api.v1.ShowResponse.vm:type_name -> banger.api.v1.VM
-	35,  // 35: banger.api.v1.TunnelRequest.start:type_name -> banger.api.v1.TunnelStart
-	96,  // 36: banger.api.v1.TunnelRequest.tunnel:type_name -> banger.agent.v1.TunnelRequest
-	97,  // 37: banger.api.v1.TunnelResponse.tunnel:type_name -> banger.agent.v1.TunnelResponse
-	38,  // 38: banger.api.v1.Image.packages:type_name -> banger.api.v1.Package
-	90,  // 39: banger.api.v1.Image.created_at:type_name -> google.protobuf.Timestamp
-	3,   // 40: banger.api.v1.BuildImageResponse.progress:type_name -> banger.api.v1.Progress
-	37,  // 41: banger.api.v1.BuildImageResponse.image:type_name -> banger.api.v1.Image
-	37,  // 42: banger.api.v1.ListImagesResponse.images:type_name -> banger.api.v1.Image
-	37,  // 43: banger.api.v1.ShowImageResponse.image:type_name -> banger.api.v1.Image
-	90,  // 44: banger.api.v1.Kernel.created_at:type_name -> google.protobuf.Timestamp
-	3,   // 45: banger.api.v1.PullKernelResponse.progress:type_name -> banger.api.v1.Progress
-	47,  // 46: banger.api.v1.PullKernelResponse.kernel:type_name -> banger.api.v1.Kernel
-	47,  // 47: banger.api.v1.ImportKernelResponse.kernel:type_name -> banger.api.v1.Kernel
-	47,  // 48: banger.api.v1.ListKernelsResponse.kernels:type_name -> banger.api.v1.Kernel
-	47,  // 49: banger.api.v1.ShowKernelResponse.kernel:type_name -> banger.api.v1.Kernel
-	90,  // 50: banger.api.v1.StatusResponse.started_at:type_name -> google.protobuf.Timestamp
-	64,  // 51: banger.api.v1.CopyRequest.start:type_name -> banger.api.v1.CopyIn
-	98,  // 52: banger.api.v1.CopyRequest.copy:type_name -> banger.agent.v1.CopyRequest
-	99,  // 53: banger.api.v1.CopyIn.copy:type_name -> banger.agent.v1.CopyStart
-	100, // 54: banger.api.v1.CopyResponse.copy:type_name -> banger.agent.v1.CopyResponse
-	89,  // 55: banger.api.v1.Session.env:type_name -> banger.api.v1.Session.EnvEntry
-	90,  // 56: banger.api.v1.Session.created_at:type_name -> google.protobuf.Timestamp
-	90,  // 57: banger.api.v1.Session.started_at:type_name -> google.protobuf.Timestamp
-	90,  // 58: banger.api.v1.Session.ended_at:type_name -> google.protobuf.Timestamp
-	92,  // 59: banger.api.v1.StartSessionRequest.command:type_name -> banger.agent.v1.ExecStart
-	66,  // 60: banger.api.v1.StartSessionResponse.session:type_name -> banger.api.v1.Session
-	66,  // 61: banger.api.v1.ListSessionsResponse.sessions:type_name -> banger.api.v1.Session
-	66,  // 62: banger.api.v1.ShowSessionResponse.session:type_name -> banger.api.v1.Session
-	90,  // 63: banger.api.v1.SessionLogsRequest.since:type_name -> google.protobuf.Timestamp
-	76,  // 64: banger.api.v1.SendSessionRequest.start:type_name -> banger.api.v1.SendIn
-	94,  // 65: banger.api.v1.SendIn.timeout:type_name -> google.protobuf.Duration
-	79,  // 66: banger.api.v1.AttachSessionRequest.start:type_name -> banger.api.v1.AttachIn
-	101, // 67: banger.api.v1.AttachSessionRequest.attach:type_name -> banger.agent.v1.AttachSessionRequest
-	102, // 68: banger.api.v1.AttachIn.attach:type_name -> banger.agent.v1.AttachStart
-	66,  // 69: banger.api.v1.AttachSessionResponse.session:type_name -> banger.api.v1.Session
-	103, // 70: banger.api.v1.AttachSessionResponse.attach:type_name -> banger.agent.v1.AttachSessionResponse
-	94,  // 71: banger.api.v1.StopSessionRequest.grace:type_name -> google.protobuf.Duration
-	66,  // 72: banger.api.v1.StopSessionResponse.session:type_name -> banger.api.v1.Session
-	66,  // 73: banger.api.v1.KillSessionResponse.session:type_name -> banger.api.v1.Session
-	66,  // 74: banger.api.v1.DeleteSessionResponse.session:type_name -> banger.api.v1.Session
-	4,   // 75: banger.api.v1.VMService.Run:input_type -> banger.api.v1.RunRequest
-	8,   // 76: banger.api.v1.VMService.Exec:input_type -> banger.api.v1.ExecRequest
-	11,  // 77: banger.api.v1.VMService.Create:input_type -> banger.api.v1.CreateRequest
-	13,  // 78: banger.api.v1.VMService.Start:input_type -> banger.api.v1.StartRequest
-	17,  // 79: banger.api.v1.VMService.Restart:input_type -> banger.api.v1.RestartRequest
-	15,  // 80: banger.api.v1.VMService.Set:input_type -> banger.api.v1.SetRequest
-	19,  // 81: banger.api.v1.VMService.Stop:input_type -> banger.api.v1.StopRequest
-	21,  // 82: banger.api.v1.VMService.Kill:input_type -> banger.api.v1.KillRequest
-	23,  // 83: banger.api.v1.VMService.Delete:input_type -> banger.api.v1.DeleteRequest
-	25,  // 84: banger.api.v1.VMService.List:input_type -> banger.api.v1.ListRequest
-	30,  // 85: banger.api.v1.VMService.Show:input_type -> banger.api.v1.ShowRequest
-	27,  // 86: banger.api.v1.VMService.Stats:input_type -> banger.api.v1.StatsRequest
-	32,  // 87: banger.api.v1.VMService.Logs:input_type -> banger.api.v1.LogsRequest
-	34,  // 88: banger.api.v1.VMService.Tunnel:input_type -> banger.api.v1.TunnelRequest
-	63,  // 89: banger.api.v1.VMService.Copy:input_type -> banger.api.v1.CopyRequest
-	67,  // 90: banger.api.v1.SessionService.StartSession:input_type -> banger.api.v1.StartSessionRequest
-	69,  // 91: banger.api.v1.SessionService.ListSessions:input_type -> banger.api.v1.ListSessionsRequest
-	71,  // 92: banger.api.v1.SessionService.ShowSession:input_type -> banger.api.v1.ShowSessionRequest
-	73,  // 93: banger.api.v1.SessionService.SessionLogs:input_type -> banger.api.v1.SessionLogsRequest
-	75,  // 94: banger.api.v1.SessionService.SendSession:input_type -> banger.api.v1.SendSessionRequest
-	78,  // 95: banger.api.v1.SessionService.AttachSession:input_type -> banger.api.v1.AttachSessionRequest
-	81,  // 96: banger.api.v1.SessionService.StopSession:input_type -> banger.api.v1.StopSessionRequest
-	83,  // 97: banger.api.v1.SessionService.KillSession:input_type -> banger.api.v1.KillSessionRequest
-	85,  // 98: banger.api.v1.SessionService.DeleteSession:input_type -> banger.api.v1.DeleteSessionRequest
-	39,  // 99: banger.api.v1.ImageService.BuildImage:input_type -> banger.api.v1.BuildImageRequest
-	41,  // 100: banger.api.v1.ImageService.ListImages:input_type -> banger.api.v1.ListImagesRequest
-	43,  // 101: banger.api.v1.ImageService.ShowImage:input_type -> banger.api.v1.ShowImageRequest
-	45,  // 102: banger.api.v1.ImageService.DeleteImage:input_type -> banger.api.v1.DeleteImageRequest
-	48,  // 103: banger.api.v1.KernelService.PullKernel:input_type -> banger.api.v1.PullKernelRequest
-	50,  // 104: banger.api.v1.KernelService.ImportKernel:input_type -> banger.api.v1.ImportKernelRequest
-	52,  // 105: banger.api.v1.KernelService.ListKernels:input_type -> banger.api.v1.ListKernelsRequest
-	54,  // 106: banger.api.v1.KernelService.ShowKernel:input_type -> banger.api.v1.ShowKernelRequest
-	56,  // 107: banger.api.v1.KernelService.DeleteKernel:input_type -> banger.api.v1.DeleteKernelRequest
-	58,  // 108: banger.api.v1.DaemonService.Status:input_type -> banger.api.v1.StatusRequest
-	60,  // 109: banger.api.v1.DaemonService.Shutdown:input_type -> banger.api.v1.ShutdownRequest
-	6,   // 110: banger.api.v1.VMService.Run:output_type -> banger.api.v1.RunResponse
-	10,  // 111: banger.api.v1.VMService.Exec:output_type -> banger.api.v1.ExecResponse
-	12,  // 112: banger.api.v1.VMService.Create:output_type -> banger.api.v1.CreateResponse
-	14,  // 113: banger.api.v1.VMService.Start:output_type -> banger.api.v1.StartResponse
-	18,  // 114: banger.api.v1.VMService.Restart:output_type -> banger.api.v1.RestartResponse
-	16,  // 115: banger.api.v1.VMService.Set:output_type -> banger.api.v1.SetResponse
-	20,  // 116: banger.api.v1.VMService.Stop:output_type -> banger.api.v1.StopResponse
-	22,  // 117: banger.api.v1.VMService.Kill:output_type -> banger.api.v1.KillResponse
-	24,  // 118: banger.api.v1.VMService.Delete:output_type -> banger.api.v1.DeleteResponse
-	26,  // 119: banger.api.v1.VMService.List:output_type -> banger.api.v1.ListResponse
-	31,  // 120: banger.api.v1.VMService.Show:output_type -> banger.api.v1.ShowResponse
-	28,  // 121: banger.api.v1.VMService.Stats:output_type -> banger.api.v1.StatsResponse
-	33,  // 122: banger.api.v1.VMService.Logs:output_type -> banger.api.v1.LogsResponse
-	36,  // 123: banger.api.v1.VMService.Tunnel:output_type -> banger.api.v1.TunnelResponse
-	65,  // 124: banger.api.v1.VMService.Copy:output_type -> banger.api.v1.CopyResponse
-	68,  // 125: banger.api.v1.SessionService.StartSession:output_type -> banger.api.v1.StartSessionResponse
-	70,  // 126: banger.api.v1.SessionService.ListSessions:output_type -> banger.api.v1.ListSessionsResponse
-	72,  // 127: banger.api.v1.SessionService.ShowSession:output_type -> banger.api.v1.ShowSessionResponse
-	74,  // 128: banger.api.v1.SessionService.SessionLogs:output_type -> banger.api.v1.SessionLogsResponse
-	77,  // 129: banger.api.v1.SessionService.SendSession:output_type -> banger.api.v1.SendSessionResponse
-	80,  // 130: banger.api.v1.SessionService.AttachSession:output_type -> banger.api.v1.AttachSessionResponse
-	82,  // 131: banger.api.v1.SessionService.StopSession:output_type -> banger.api.v1.StopSessionResponse
-	84,  // 132: banger.api.v1.SessionService.KillSession:output_type -> banger.api.v1.KillSessionResponse
-	86,  // 133: banger.api.v1.SessionService.DeleteSession:output_type -> banger.api.v1.DeleteSessionResponse
-	40,  // 134: banger.api.v1.ImageService.BuildImage:output_type -> banger.api.v1.BuildImageResponse
-	42,  // 135: banger.api.v1.ImageService.ListImages:output_type -> banger.api.v1.ListImagesResponse
-	44,  // 136: banger.api.v1.ImageService.ShowImage:output_type -> banger.api.v1.ShowImageResponse
-	46,  // 137: banger.api.v1.ImageService.DeleteImage:output_type -> banger.api.v1.DeleteImageResponse
-	49,  // 138: banger.api.v1.KernelService.PullKernel:output_type -> banger.api.v1.PullKernelResponse
-	51,  // 139: banger.api.v1.KernelService.ImportKernel:output_type -> banger.api.v1.ImportKernelResponse
-	53,  // 140: banger.api.v1.KernelService.ListKernels:output_type -> banger.api.v1.ListKernelsResponse
-	55,  // 141: banger.api.v1.KernelService.ShowKernel:output_type -> banger.api.v1.ShowKernelResponse
-	57,  // 142: banger.api.v1.KernelService.DeleteKernel:output_type -> banger.api.v1.DeleteKernelResponse
-	59,  // 143: banger.api.v1.DaemonService.Status:output_type -> banger.api.v1.StatusResponse
-	61,  // 144: banger.api.v1.DaemonService.Shutdown:output_type -> banger.api.v1.ShutdownResponse
-	110, // [110:145] is the sub-list for method output_type
-	75,  // [75:110] is the sub-list for method input_type
-	75,  // [75:75] is the sub-list for extension type_name
-	75,  // [75:75] is the sub-list for extension extendee
-	0,   // [0:75] is the sub-list for field type_name
+	109, // 4: banger.api.v1.Spec.labels:type_name -> banger.api.v1.Spec.LabelsEntry
+	112, // 5: banger.api.v1.Spec.auto_pause:type_name -> google.protobuf.Duration
+	5,   // 6: banger.api.v1.RunRequest.start:type_name -> banger.api.v1.RunStart
+	113, // 7: banger.api.v1.RunRequest.exec:type_name -> banger.agent.v1.ExecRequest
+	2,   // 8: banger.api.v1.RunStart.spec:type_name -> banger.api.v1.Spec
+	114, // 9: banger.api.v1.RunStart.command:type_name -> banger.agent.v1.ExecStart
+	3,   // 10: banger.api.v1.RunResponse.progress:type_name -> banger.api.v1.Progress
+	0,   // 11: banger.api.v1.RunResponse.vm:type_name -> banger.api.v1.VM
+	115, // 12: banger.api.v1.RunResponse.exec:type_name -> banger.agent.v1.ExecResponse
+	7,   // 13: banger.api.v1.RunResponse.cleanup:type_name -> banger.api.v1.Cleanup
+	8,   // 14: banger.api.v1.RunResponse.trace:type_name -> banger.api.v1.Trace
+	9,   // 15: banger.api.v1.Trace.stages:type_name -> banger.api.v1.Stage
+	11,  // 16: banger.api.v1.ExecRequest.start:type_name -> banger.api.v1.ExecIn
+	113, // 17: banger.api.v1.ExecRequest.exec:type_name -> banger.agent.v1.ExecRequest
+	114, // 18: banger.api.v1.ExecIn.command:type_name -> banger.agent.v1.ExecStart
+	115, // 19: banger.api.v1.ExecResponse.exec:type_name -> banger.agent.v1.ExecResponse
+	2,   // 20: banger.api.v1.CreateRequest.spec:type_name -> banger.api.v1.Spec
+	3,   // 21: banger.api.v1.CreateResponse.progress:type_name -> banger.api.v1.Progress
+	0,   // 22: banger.api.v1.CreateResponse.vm:type_name -> banger.api.v1.VM
+	3,   // 23: banger.api.v1.StartResponse.progress:type_name -> banger.api.v1.Progress
+	0,   // 24: banger.api.v1.StartResponse.vm:type_name -> banger.api.v1.VM
+	112, // 25: banger.api.v1.SetRequest.auto_pause:type_name -> google.protobuf.Duration
+	0,   // 26: banger.api.v1.SetResponse.vm:type_name -> banger.api.v1.VM
+	112, // 27: banger.api.v1.RestartRequest.grace:type_name -> google.protobuf.Duration
+	3,   // 28: banger.api.v1.RestartResponse.progress:type_name -> banger.api.v1.Progress
+	0,   // 29: banger.api.v1.RestartResponse.vm:type_name -> banger.api.v1.VM
+	112, // 30: banger.api.v1.StopRequest.grace:type_name -> google.protobuf.Duration
+	0,   // 31: banger.api.v1.StopResponse.vm:type_name -> banger.api.v1.VM
+	0,   // 32: banger.api.v1.PauseResponse.vm:type_name -> banger.api.v1.VM
+	0,   // 33: banger.api.v1.ResumeResponse.vm:type_name -> banger.api.v1.VM
+	0,   // 34: banger.api.v1.KillResponse.vm:type_name -> banger.api.v1.VM
+	0,   // 35: banger.api.v1.DeleteResponse.vm:type_name -> banger.api.v1.VM
+	0,   // 36: banger.api.v1.ListResponse.vms:type_name -> banger.api.v1.VM
+	37,  // 37: banger.api.v1.StatsResponse.vms:type_name -> banger.api.v1.VMStats
+	116, // 38: banger.api.v1.VMStats.guest:type_name -> banger.agent.v1.StatsResponse
+	111, // 39: banger.api.v1.VMStats.at:type_name -> google.protobuf.Timestamp
+	0,   // 40: banger.api.v1.ShowResponse.vm:type_name -> banger.api.v1.VM
+	43,  // 41: banger.api.v1.TunnelRequest.start:type_name -> banger.api.v1.TunnelStart
+	117, // 42: banger.api.v1.TunnelRequest.tunnel:type_name -> banger.agent.v1.TunnelRequest
+	118, // 43: banger.api.v1.TunnelResponse.tunnel:type_name -> banger.agent.v1.TunnelResponse
+	46,  // 44: banger.api.v1.Image.packages:type_name -> banger.api.v1.Package
+	111, // 45: banger.api.v1.Image.created_at:type_name -> google.protobuf.Timestamp
+	3,   // 46: banger.api.v1.BuildImageResponse.progress:type_name -> banger.api.v1.Progress
+	45,  // 47: banger.api.v1.BuildImageResponse.image:type_name -> banger.api.v1.Image
+	45,  // 48: banger.api.v1.ListImagesResponse.images:type_name -> banger.api.v1.Image
+	45,  // 49: banger.api.v1.ShowImageResponse.image:type_name -> banger.api.v1.Image
+	111, // 50: banger.api.v1.Kernel.created_at:type_name -> google.protobuf.Timestamp
+	3,   // 51: banger.api.v1.PullKernelResponse.progress:type_name -> banger.api.v1.Progress
+	55,  // 52: banger.api.v1.PullKernelResponse.kernel:type_name -> banger.api.v1.Kernel
+	55,  // 53: banger.api.v1.ImportKernelResponse.kernel:type_name -> banger.api.v1.Kernel
+	55,  // 54: banger.api.v1.ListKernelsResponse.kernels:type_name -> banger.api.v1.Kernel
+	55,  // 55: banger.api.v1.ShowKernelResponse.kernel:type_name -> banger.api.v1.Kernel
+	111, // 56: banger.api.v1.Template.created_at:type_name -> google.protobuf.Timestamp
+	111, // 57: banger.api.v1.Template.used_at:type_name -> google.protobuf.Timestamp
+	66,  // 58: banger.api.v1.ListTemplatesResponse.templates:type_name -> banger.api.v1.Template
+	66,  // 59: banger.api.v1.ShowTemplateResponse.template:type_name -> banger.api.v1.Template
+	66,  // 60: banger.api.v1.VerifyTemplateResponse.template:type_name -> banger.api.v1.Template
+	66,  // 61: banger.api.v1.DeleteTemplateResponse.template:type_name -> banger.api.v1.Template
+	112, // 62: banger.api.v1.PruneTemplatesRequest.unused_for:type_name -> google.protobuf.Duration
+	66,  // 63: banger.api.v1.PruneTemplatesResponse.template:type_name -> banger.api.v1.Template
+	2,   // 64: banger.api.v1.MakeTemplateRequest.spec:type_name -> banger.api.v1.Spec
+	3,   // 65: banger.api.v1.MakeTemplateResponse.progress:type_name -> banger.api.v1.Progress
+	66,  // 66: banger.api.v1.MakeTemplateResponse.template:type_name -> banger.api.v1.Template
+	111, // 67: banger.api.v1.StatusResponse.started_at:type_name -> google.protobuf.Timestamp
+	85,  // 68: banger.api.v1.CopyRequest.start:type_name -> banger.api.v1.CopyIn
+	119, // 69: banger.api.v1.CopyRequest.copy:type_name -> banger.agent.v1.CopyRequest
+	120, // 70: banger.api.v1.CopyIn.copy:type_name -> banger.agent.v1.CopyStart
+	121, // 71: banger.api.v1.CopyResponse.copy:type_name -> banger.agent.v1.CopyResponse
+	110, // 72: banger.api.v1.Session.env:type_name -> banger.api.v1.Session.EnvEntry
+	111, // 73: banger.api.v1.Session.created_at:type_name -> google.protobuf.Timestamp
+	111, // 74: banger.api.v1.Session.started_at:type_name -> google.protobuf.Timestamp
+	111, // 75: banger.api.v1.Session.ended_at:type_name -> google.protobuf.Timestamp
+	114, // 76: banger.api.v1.StartSessionRequest.command:type_name -> banger.agent.v1.ExecStart
+	87,  // 77: banger.api.v1.StartSessionResponse.session:type_name -> banger.api.v1.Session
+	87,  // 78: banger.api.v1.ListSessionsResponse.sessions:type_name -> banger.api.v1.Session
+	87,  // 79: banger.api.v1.ShowSessionResponse.session:type_name -> banger.api.v1.Session
+	111, // 80: banger.api.v1.SessionLogsRequest.since:type_name -> google.protobuf.Timestamp
+	97,  // 81: banger.api.v1.SendSessionRequest.start:type_name -> banger.api.v1.SendIn
+	112, // 82: banger.api.v1.SendIn.timeout:type_name -> google.protobuf.Duration
+	100, // 83: banger.api.v1.AttachSessionRequest.start:type_name -> banger.api.v1.AttachIn
+	122, // 84: banger.api.v1.AttachSessionRequest.attach:type_name -> banger.agent.v1.AttachSessionRequest
+	123, // 85: banger.api.v1.AttachIn.attach:type_name -> banger.agent.v1.AttachStart
+	87,  // 86: banger.api.v1.AttachSessionResponse.session:type_name -> banger.api.v1.Session
+	124, // 87: banger.api.v1.AttachSessionResponse.attach:type_name -> banger.agent.v1.AttachSessionResponse
+	112, // 88: banger.api.v1.StopSessionRequest.grace:type_name -> google.protobuf.Duration
+	87,  // 89: banger.api.v1.StopSessionResponse.session:type_name -> banger.api.v1.Session
+	87,  // 90: banger.api.v1.KillSessionResponse.session:type_name -> banger.api.v1.Session
+	87,  // 91: banger.api.v1.DeleteSessionResponse.session:type_name -> banger.api.v1.Session
+	4,   // 92: banger.api.v1.VMService.Run:input_type -> banger.api.v1.RunRequest
+	10,  // 93: banger.api.v1.VMService.Exec:input_type -> banger.api.v1.ExecRequest
+	13,  // 94: banger.api.v1.VMService.Create:input_type -> banger.api.v1.CreateRequest
+	15,  // 95: banger.api.v1.VMService.Start:input_type -> banger.api.v1.StartRequest
+	19,  // 96: banger.api.v1.VMService.Restart:input_type -> banger.api.v1.RestartRequest
+	17,  // 97: banger.api.v1.VMService.Set:input_type -> banger.api.v1.SetRequest
+	21,  // 98: banger.api.v1.VMService.Stop:input_type -> banger.api.v1.StopRequest
+	27,  // 99: banger.api.v1.VMService.Kill:input_type -> banger.api.v1.KillRequest
+	23,  // 100: banger.api.v1.VMService.Pause:input_type -> banger.api.v1.PauseRequest
+	25,  // 101: banger.api.v1.VMService.Resume:input_type -> banger.api.v1.ResumeRequest
+	31,  // 102: banger.api.v1.VMService.Delete:input_type -> banger.api.v1.DeleteRequest
+	29,  // 103: banger.api.v1.VMService.DrainPool:input_type -> banger.api.v1.DrainPoolRequest
+	33,  // 104: banger.api.v1.VMService.List:input_type -> banger.api.v1.ListRequest
+	38,  // 105: banger.api.v1.VMService.Show:input_type -> banger.api.v1.ShowRequest
+	35,  // 106: banger.api.v1.VMService.Stats:input_type -> banger.api.v1.StatsRequest
+	40,  // 107: banger.api.v1.VMService.Logs:input_type -> banger.api.v1.LogsRequest
+	42,  // 108: banger.api.v1.VMService.Tunnel:input_type -> banger.api.v1.TunnelRequest
+	84,  // 109: banger.api.v1.VMService.Copy:input_type -> banger.api.v1.CopyRequest
+	88,  // 110: banger.api.v1.SessionService.StartSession:input_type -> banger.api.v1.StartSessionRequest
+	90,  // 111: banger.api.v1.SessionService.ListSessions:input_type -> banger.api.v1.ListSessionsRequest
+	92,  // 112: banger.api.v1.SessionService.ShowSession:input_type -> banger.api.v1.ShowSessionRequest
+	94,  // 113: banger.api.v1.SessionService.SessionLogs:input_type -> banger.api.v1.SessionLogsRequest
+	96,  // 114: banger.api.v1.SessionService.SendSession:input_type -> banger.api.v1.SendSessionRequest
+	99,  // 115: banger.api.v1.SessionService.AttachSession:input_type -> banger.api.v1.AttachSessionRequest
+	102, // 116: banger.api.v1.SessionService.StopSession:input_type -> banger.api.v1.StopSessionRequest
+	104, // 117: banger.api.v1.SessionService.KillSession:input_type -> banger.api.v1.KillSessionRequest
+	106, // 118: banger.api.v1.SessionService.DeleteSession:input_type -> banger.api.v1.DeleteSessionRequest
+	47,  // 119: banger.api.v1.ImageService.BuildImage:input_type -> banger.api.v1.BuildImageRequest
+	49,  // 120: banger.api.v1.ImageService.ListImages:input_type -> banger.api.v1.ListImagesRequest
+	51,  // 121: banger.api.v1.ImageService.ShowImage:input_type -> banger.api.v1.ShowImageRequest
+	53,  // 122: banger.api.v1.ImageService.DeleteImage:input_type -> banger.api.v1.DeleteImageRequest
+	56,  // 123: banger.api.v1.KernelService.PullKernel:input_type -> banger.api.v1.PullKernelRequest
+	58,  // 124: banger.api.v1.KernelService.ImportKernel:input_type -> banger.api.v1.ImportKernelRequest
+	60,  // 125: banger.api.v1.KernelService.ListKernels:input_type -> banger.api.v1.ListKernelsRequest
+	62,  // 126: banger.api.v1.KernelService.ShowKernel:input_type -> banger.api.v1.ShowKernelRequest
+	64,  // 127: banger.api.v1.KernelService.DeleteKernel:input_type -> banger.api.v1.DeleteKernelRequest
+	67,  // 128: banger.api.v1.TemplateService.ListTemplates:input_type -> banger.api.v1.ListTemplatesRequest
+	69,  // 129: banger.api.v1.TemplateService.ShowTemplate:input_type -> banger.api.v1.ShowTemplateRequest
+	71,  // 130: banger.api.v1.TemplateService.VerifyTemplate:input_type -> banger.api.v1.VerifyTemplateRequest
+	73,  // 131: banger.api.v1.TemplateService.DeleteTemplate:input_type -> banger.api.v1.DeleteTemplateRequest
+	75,  // 132: banger.api.v1.TemplateService.PruneTemplates:input_type -> banger.api.v1.PruneTemplatesRequest
+	77,  // 133: banger.api.v1.TemplateService.MakeTemplate:input_type -> banger.api.v1.MakeTemplateRequest
+	79,  // 134: banger.api.v1.DaemonService.Status:input_type -> banger.api.v1.StatusRequest
+	81,  // 135: banger.api.v1.DaemonService.Shutdown:input_type -> banger.api.v1.ShutdownRequest
+	6,   // 136: banger.api.v1.VMService.Run:output_type -> banger.api.v1.RunResponse
+	12,  // 137: banger.api.v1.VMService.Exec:output_type -> banger.api.v1.ExecResponse
+	14,  // 138: banger.api.v1.VMService.Create:output_type -> banger.api.v1.CreateResponse
+	16,  // 139: banger.api.v1.VMService.Start:output_type -> banger.api.v1.StartResponse
+	20,  // 140: banger.api.v1.VMService.Restart:output_type -> banger.api.v1.RestartResponse
+	18,  // 141: banger.api.v1.VMService.Set:output_type -> banger.api.v1.SetResponse
+	22,  // 142: banger.api.v1.VMService.Stop:output_type -> banger.api.v1.StopResponse
+	28,  // 143: banger.api.v1.VMService.Kill:output_type -> banger.api.v1.KillResponse
+	24,  // 144: banger.api.v1.VMService.Pause:output_type -> banger.api.v1.PauseResponse
+	26,  // 145: banger.api.v1.VMService.Resume:output_type -> banger.api.v1.ResumeResponse
+	32,  // 146: banger.api.v1.VMService.Delete:output_type -> banger.api.v1.DeleteResponse
+	30,  // 147: banger.api.v1.VMService.DrainPool:output_type -> banger.api.v1.DrainPoolResponse
+	34,  // 148: banger.api.v1.VMService.List:output_type -> banger.api.v1.ListResponse
+	39,  // 149: banger.api.v1.VMService.Show:output_type -> banger.api.v1.ShowResponse
+	36,  // 150: banger.api.v1.VMService.Stats:output_type -> banger.api.v1.StatsResponse
+	41,  // 151: banger.api.v1.VMService.Logs:output_type -> banger.api.v1.LogsResponse
+	44,  // 152: banger.api.v1.VMService.Tunnel:output_type -> banger.api.v1.TunnelResponse
+	86,  // 153: banger.api.v1.VMService.Copy:output_type -> banger.api.v1.CopyResponse
+	89,  // 154: banger.api.v1.SessionService.StartSession:output_type -> banger.api.v1.StartSessionResponse
+	91,  // 155: banger.api.v1.SessionService.ListSessions:output_type -> banger.api.v1.ListSessionsResponse
+	93,  // 156: banger.api.v1.SessionService.ShowSession:output_type -> banger.api.v1.ShowSessionResponse
+	95,  // 157: banger.api.v1.SessionService.SessionLogs:output_type -> banger.api.v1.SessionLogsResponse
+	98,  // 158: banger.api.v1.SessionService.SendSession:output_type -> banger.api.v1.SendSessionResponse
+	101, // 159: banger.api.v1.SessionService.AttachSession:output_type -> banger.api.v1.AttachSessionResponse
+	103, // 160: banger.api.v1.SessionService.StopSession:output_type -> banger.api.v1.StopSessionResponse
+	105, // 161: banger.api.v1.SessionService.KillSession:output_type -> banger.api.v1.KillSessionResponse
+	107, // 162: banger.api.v1.SessionService.DeleteSession:output_type -> banger.api.v1.DeleteSessionResponse
+	48,  // 163: banger.api.v1.ImageService.BuildImage:output_type -> banger.api.v1.BuildImageResponse
+	50,  // 164: banger.api.v1.ImageService.ListImages:output_type -> banger.api.v1.ListImagesResponse
+	52,  // 165: banger.api.v1.ImageService.ShowImage:output_type -> banger.api.v1.ShowImageResponse
+	54,  // 166: banger.api.v1.ImageService.DeleteImage:output_type -> banger.api.v1.DeleteImageResponse
+	57,  // 167: banger.api.v1.KernelService.PullKernel:output_type -> banger.api.v1.PullKernelResponse
+	59,  // 168: banger.api.v1.KernelService.ImportKernel:output_type -> banger.api.v1.ImportKernelResponse
+	61,  // 169: banger.api.v1.KernelService.ListKernels:output_type -> banger.api.v1.ListKernelsResponse
+	63,  // 170: banger.api.v1.KernelService.ShowKernel:output_type -> banger.api.v1.ShowKernelResponse
+	65,  // 171: banger.api.v1.KernelService.DeleteKernel:output_type -> banger.api.v1.DeleteKernelResponse
+	68,  // 172: banger.api.v1.TemplateService.ListTemplates:output_type -> banger.api.v1.ListTemplatesResponse
+	70,  // 173: banger.api.v1.TemplateService.ShowTemplate:output_type -> banger.api.v1.ShowTemplateResponse
+	72,  // 174: banger.api.v1.TemplateService.VerifyTemplate:output_type -> banger.api.v1.VerifyTemplateResponse
+	74,  // 175: banger.api.v1.TemplateService.DeleteTemplate:output_type -> banger.api.v1.DeleteTemplateResponse
+	76,  // 176: banger.api.v1.TemplateService.PruneTemplates:output_type -> banger.api.v1.PruneTemplatesResponse
+	78,  // 177: banger.api.v1.TemplateService.MakeTemplate:output_type -> banger.api.v1.MakeTemplateResponse
+	80,  // 178: banger.api.v1.DaemonService.Status:output_type -> banger.api.v1.StatusResponse
+	82,  // 179: banger.api.v1.DaemonService.Shutdown:output_type -> banger.api.v1.ShutdownResponse
+	136, // [136:180] is the sub-list for method output_type
+	92,  // [92:136] is the sub-list for method input_type
+	92,  // [92:92] is the sub-list for extension type_name
+	92,  // [92:92] is the sub-list for extension extendee
+	0,   // [0:92] is the sub-list for field type_name
 }
 
 func init() { file_banger_api_v1_api_proto_init() }
@@ -6488,54 +7940,59 @@ func file_banger_api_v1_api_proto_init() {
 		(*RunResponse_Exec)(nil),
 		(*RunResponse_Cleanup)(nil),
 		(*RunResponse_Notice)(nil),
+		(*RunResponse_Trace)(nil),
 	}
-	file_banger_api_v1_api_proto_msgTypes[8].OneofWrappers = []any{
+	file_banger_api_v1_api_proto_msgTypes[10].OneofWrappers = []any{
 		(*ExecRequest_Start)(nil),
 		(*ExecRequest_Exec)(nil),
 	}
-	file_banger_api_v1_api_proto_msgTypes[12].OneofWrappers = []any{
+	file_banger_api_v1_api_proto_msgTypes[14].OneofWrappers = []any{
 		(*CreateResponse_Progress)(nil),
 		(*CreateResponse_Vm)(nil),
 	}
-	file_banger_api_v1_api_proto_msgTypes[14].OneofWrappers = []any{
+	file_banger_api_v1_api_proto_msgTypes[16].OneofWrappers = []any{
 		(*StartResponse_Progress)(nil),
 		(*StartResponse_Vm)(nil),
 	}
-	file_banger_api_v1_api_proto_msgTypes[18].OneofWrappers = []any{
+	file_banger_api_v1_api_proto_msgTypes[20].OneofWrappers = []any{
 		(*RestartResponse_Progress)(nil),
 		(*RestartResponse_Vm)(nil),
 	}
-	file_banger_api_v1_api_proto_msgTypes[34].OneofWrappers = []any{
+	file_banger_api_v1_api_proto_msgTypes[42].OneofWrappers = []any{
 		(*TunnelRequest_Start)(nil),
 		(*TunnelRequest_Tunnel)(nil),
 	}
-	file_banger_api_v1_api_proto_msgTypes[40].OneofWrappers = []any{
+	file_banger_api_v1_api_proto_msgTypes[48].OneofWrappers = []any{
 		(*BuildImageResponse_Progress)(nil),
 		(*BuildImageResponse_Image)(nil),
 	}
-	file_banger_api_v1_api_proto_msgTypes[49].OneofWrappers = []any{
+	file_banger_api_v1_api_proto_msgTypes[57].OneofWrappers = []any{
 		(*PullKernelResponse_Progress)(nil),
 		(*PullKernelResponse_Kernel)(nil),
 	}
-	file_banger_api_v1_api_proto_msgTypes[50].OneofWrappers = []any{
+	file_banger_api_v1_api_proto_msgTypes[58].OneofWrappers = []any{
 		(*ImportKernelRequest_Name)(nil),
 		(*ImportKernelRequest_Image)(nil),
 		(*ImportKernelRequest_Modules)(nil),
 	}
-	file_banger_api_v1_api_proto_msgTypes[63].OneofWrappers = []any{
+	file_banger_api_v1_api_proto_msgTypes[78].OneofWrappers = []any{
+		(*MakeTemplateResponse_Progress)(nil),
+		(*MakeTemplateResponse_Template)(nil),
+	}
+	file_banger_api_v1_api_proto_msgTypes[84].OneofWrappers = []any{
 		(*CopyRequest_Start)(nil),
 		(*CopyRequest_Copy)(nil),
 	}
-	file_banger_api_v1_api_proto_msgTypes[66].OneofWrappers = []any{}
-	file_banger_api_v1_api_proto_msgTypes[75].OneofWrappers = []any{
+	file_banger_api_v1_api_proto_msgTypes[87].OneofWrappers = []any{}
+	file_banger_api_v1_api_proto_msgTypes[96].OneofWrappers = []any{
 		(*SendSessionRequest_Start)(nil),
 		(*SendSessionRequest_Data)(nil),
 	}
-	file_banger_api_v1_api_proto_msgTypes[78].OneofWrappers = []any{
+	file_banger_api_v1_api_proto_msgTypes[99].OneofWrappers = []any{
 		(*AttachSessionRequest_Start)(nil),
 		(*AttachSessionRequest_Attach)(nil),
 	}
-	file_banger_api_v1_api_proto_msgTypes[80].OneofWrappers = []any{
+	file_banger_api_v1_api_proto_msgTypes[101].OneofWrappers = []any{
 		(*AttachSessionResponse_Session)(nil),
 		(*AttachSessionResponse_Attach)(nil),
 		(*AttachSessionResponse_Notice)(nil),
@@ -6546,9 +8003,9 @@ func file_banger_api_v1_api_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_banger_api_v1_api_proto_rawDesc), len(file_banger_api_v1_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   90,
+			NumMessages:   111,
 			NumExtensions: 0,
-			NumServices:   5,
+			NumServices:   6,
 		},
 		GoTypes:           file_banger_api_v1_api_proto_goTypes,
 		DependencyIndexes: file_banger_api_v1_api_proto_depIdxs,

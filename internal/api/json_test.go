@@ -66,7 +66,10 @@ func TestMarshalVM(t *testing.T) {
     "dm_dev": null
   },
   "network": "",
-  "cgroup": ""
+  "cgroup": "",
+  "template": "",
+  "purpose": "",
+  "auto_pause_seconds": 0
 }
 `
 	if d := cmp.Diff(want, string(got)); d != "" {
@@ -87,7 +90,7 @@ func TestMarshal(t *testing.T) {
 		{&StopRequest{}, `{"vm":"","grace":null}`},
 		{&BuildImageRequest{Recipe: []byte{0, 255}}, `"recipe":"AP8="`},
 		{&ListImagesResponse{Images: []*Image{{Packages: []*Package{{Name: "bash", Version: "5"}}}, {}}}, `"packages":[{"name":"bash","version":"5"}]`},
-		{&RunResponse{}, `{"progress":null,"vm":null,"exec":null,"cleanup":null,"notice":null}`},
+		{&RunResponse{}, `{"progress":null,"vm":null,"exec":null,"cleanup":null,"notice":null,"trace":null}`},
 		{&RunResponse{Msg: &RunResponse_Cleanup{Cleanup: &Cleanup{Warning: "w"}}}, `"cleanup":{"warning":"w"}`},
 		{&wire.PowerRequest{Action: wire.PowerRequest_ACTION_REBOOT}, `{"action":"ACTION_REBOOT"}`},
 		{&wire.PowerRequest{Action: 99}, `{"action":99}`},

@@ -23,6 +23,7 @@ import (
 	"banger/internal/api/client"
 	"banger/internal/config"
 	"banger/internal/errkind"
+	"banger/internal/trace"
 )
 
 // Stdio is where a command reads and writes. A terminal is found where one of
@@ -166,7 +167,10 @@ func (a *app) connect(ctx context.Context, p *progress) (*client.Client, error) 
 	err = c.Ping(ctx)
 	if client.IsNone(err) {
 		p.stage("start the daemon")
-		if err = client.Ensure(ctx, o); err != nil {
+		started := trace.Span(ctx, trace.Banger, "start the daemon")
+		err = client.Ensure(ctx, o)
+		started()
+		if err != nil {
 			return nil, cannot("start the daemon", err)
 		}
 	}

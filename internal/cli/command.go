@@ -93,6 +93,7 @@ type call struct {
 	progress  *progress
 	makes     bool // the machine is made by the call …
 	ephemeral bool // … and goes with it
+	trace     *tracing
 	cancel    context.CancelCauseFunc
 
 	cmd     *client.Command
@@ -148,6 +149,7 @@ func (c *call) follow() error {
 }
 
 func (c *call) event(e client.Event) error {
+	c.trace.event(e)
 	switch {
 	case e.Progress != nil:
 		c.progress.update("", e.Progress)
@@ -329,10 +331,10 @@ func (c *call) deleteAbandoned() {
 	}
 }
 
-// lastWords is a context for what is still to be done when the call is over;
+// lastWords is a context for what is still to be done when a call is over;
 // another signal ends it.
-func (c *call) lastWords() (context.Context, context.CancelFunc) {
+func (a *app) lastWords() (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithTimeout(context.Background(), cleanupLimit)
-	restore := c.signals.divert(func(syscall.Signal) { cancel() })
+	restore := a.signals.divert(func(syscall.Signal) { cancel() })
 	return ctx, func() { restore(); cancel() }
 }

@@ -15,7 +15,8 @@ import (
 )
 
 const completionHelp = `Print a script that makes a shell complete banger's commands, flags and the
-names of your machines, images and kernels. Completing starts no daemon.
+names of your machines, images, kernels and templates. Completing starts no
+daemon.
 
 For bash it takes the package bash-completion.`
 
@@ -182,6 +183,21 @@ func (a *app) completeKernels() cobra.CompletionFunc {
 			names = append(names, word(k.Name, k.Version))
 		}
 		return names, nil
+	})
+}
+
+// completeTemplates completes templates that are there.
+func (a *app) completeTemplates() cobra.CompletionFunc {
+	return a.asked(func(ctx context.Context, c *client.Client) ([]string, error) {
+		list, err := c.Template.ListTemplates(ctx, connect.NewRequest(&api.ListTemplatesRequest{}))
+		if err != nil {
+			return nil, err
+		}
+		var ids []string
+		for _, t := range list.Msg.Templates {
+			ids = append(ids, word(shortID(t.Id), t.Image))
+		}
+		return ids, nil
 	})
 }
 

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -17,16 +18,21 @@ const buildHelp = `Build an image, from a recipe that banger knows or from a rec
 
 What has a slash or ends in .toml is a file; its image is called as the file,
 or as --name says. Building again makes a new version; machines stay on the one
-that they stand on.`
+that they stand on.
+
+With --template its template is made too, for machines of the configured size,
+so that the first of them is as quick as any later one.`
 
 const buildExamples = `  banger image build debian-bookworm
-  banger image build ./tools.toml --name tools`
+  banger image build ./tools.toml --name tools
+  banger image build --template busybox`
 
 // maxRecipe bounds a recipe file, in bytes.
 const maxRecipe = 1 << 20
 
 func (a *app) imageBuild() *cobra.Command {
 	var name string
+	var withTemplate bool
 	c := &cobra.Command{
 		Use:     "build [flags] RECIPE|FILE",
 		Short:   "Build an image",
@@ -42,13 +48,18 @@ func (a *app) imageBuild() *cobra.Command {
 			if err != nil {
 				return cannot("build "+req.Name, err)
 			}
-			if a.json {
-				return a.printDoc(img)
+			var terr error // the image is there all the same
+			if withTemplate {
+				terr = cannot("make a template of "+req.Name, a.makeTemplate(c.Context(), img.Name))
 			}
-			return a.print([]byte(clean(img.Name) + "\n"))
+			if a.json {
+				return errors.Join(a.printDoc(img), terr)
+			}
+			return errors.Join(a.print([]byte(clean(img.Name)+"\n")), terr)
 		},
 	}
 	c.Flags().StringVar(&name, "name", "", "`NAME` of the image (the recipe's)")
+	c.Flags().BoolVar(&withTemplate, "template", false, "make its template too, of which machines are made quickly")
 	return c
 }
 

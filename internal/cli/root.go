@@ -61,8 +61,8 @@ func (a *app) rootCommand() *cobra.Command {
 	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)
 	root.AddCommand(
 		in(groupDaily, a.vmCommand()), in(groupDaily, a.runAlias()), in(groupDaily, a.psAlias()),
-		in(groupParts, a.imageCommand()), in(groupParts, a.kernelCommand()),
-		in(groupSelf, a.daemonCommand()), in(groupSelf, a.doctorCommand()), in(groupSelf, a.sshConfig()), a.sshProxy(), in(groupSelf, a.completionCommand()), in(groupSelf, a.versionCommand()),
+		in(groupParts, a.imageCommand()), in(groupParts, a.kernelCommand()), in(groupParts, a.templateCommand()),
+		in(groupSelf, a.daemonCommand()), in(groupSelf, a.doctorCommand()), in(groupSelf, a.benchCommand()), in(groupSelf, a.sshConfig()), a.sshProxy(), in(groupSelf, a.completionCommand()), in(groupSelf, a.versionCommand()),
 		in(groupSelf, helpCommand()),
 	)
 	plainUsage(root)

@@ -44,7 +44,7 @@ func bangerMain() int {
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	return Run(context.Background(), os.Args[1:], Stdio{os.Stdin, os.Stdout, os.Stderr}, Env{
 		Name: os.Args[0], Vars: os.Environ(), Root: os.Getenv("NOT_ROOT") == "",
-		PassOn:      []string{"BANGER_LOG_LEVEL", "GORACE", "FAIL_START", "FAKE_IMAGE", "FIREWALL"},
+		PassOn:      []string{"BANGER_LOG_LEVEL", "GORACE", "FAIL_START", "FAKE_IMAGE", "FIREWALL", "TEMPLATES", "POOL"},
 		testOnlyRun: filepath.Join(os.Getenv("BANGER_ROOT"), "run"),
 	})
 }
@@ -100,6 +100,10 @@ func serve(root string) error {
 	if i := os.Getenv("FAKE_IMAGE"); i != "" {
 		conf.Image = i
 	}
+	if os.Getenv("TEMPLATES") != "" {
+		conf.Templates, conf.Memory = true, 64<<20 // read quickly
+	}
+	conf.Pool, _ = strconv.Atoi(os.Getenv("POOL"))
 	d, err := daemon.Open(ctx, daemon.Options{
 		Paths: paths, Config: conf, Mechanisms: w.Mechanisms,
 		Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
@@ -167,6 +171,9 @@ func TestScripts(t *testing.T) {
 			"contdaemon": func(ts *testscript.TestScript, _ bool, _ []string) { signalDaemonCmd(ts, syscall.SIGCONT) },
 			"within":     withinCmd,
 			"field":      fieldCmd,
+			"traced":     tracedCmd,
+			"mktemplate": mkTemplateCmd,
+			"standson":   standsOnCmd,
 		},
 	})
 }

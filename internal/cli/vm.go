@@ -25,7 +25,7 @@ A machine is named by its name or by any unambiguous beginning of its id.`,
 	c.AddCommand(
 		a.vmRun(), a.vmCreate(), a.vmExec(), a.vmSession(), a.vmSSH(), a.vmCp(),
 		a.vmList(), a.vmShow(), a.vmStats(), a.vmLogs(),
-		a.vmStart(), a.vmStop(), a.vmRestart(), a.vmSet(), a.vmKill(), a.vmDelete(), a.vmPrune(),
+		a.vmStart(), a.vmStop(), a.vmRestart(), a.vmSet(), a.vmPause(), a.vmResume(), a.vmKill(), a.vmDelete(), a.vmPrune(),
 	)
 	return asGroup(c)
 }

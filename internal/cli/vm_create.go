@@ -45,7 +45,7 @@ func (a *app) vmCreate() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.create(c.Context(), &api.CreateRequest{Spec: s, NoStart: noStart})
+			return a.create(c.Context(), &api.CreateRequest{Spec: s, NoStart: noStart, From: spec.from})
 		},
 	}
 	c.Flags().SortFlags = false

@@ -20,14 +20,18 @@ import (
 const pruneHelp = `Delete every machine that is stopped or was never started, with its disks, for
 good. What would go is shown first, and you are asked.
 
-A machine that somebody starts meanwhile stays.`
+A machine that somebody starts meanwhile stays.
+
+With --pool it is the machines that wait, paused, for somebody to ask for one
+like them, and no others; nobody is asked, for the next run makes new ones.`
 
 const pruneExamples = `  banger vm prune
-  banger vm prune -f --label team=ci`
+  banger vm prune -f --label team=ci
+  banger vm prune --pool`
 
 func (a *app) vmPrune() *cobra.Command {
 	filter := filterFlags{}
-	var force bool
+	var force, pool bool
 	c := &cobra.Command{
 		Use:               "prune [flags]",
 		Short:             "Delete all machines that are stopped",
@@ -39,11 +43,18 @@ func (a *app) vmPrune() *cobra.Command {
 			if err := filter.check(); err != nil {
 				return err
 			}
+			if pool && len(filter.req.Labels) > 0 {
+				return usage("--pool: machines that wait in the pool have no labels")
+			}
+			if pool {
+				return cannot("drain the pool", a.drainPool(c.Context()))
+			}
 			return cannot("prune machines", a.prune(c.Context(), &filter, force))
 		},
 	}
 	c.Flags().SortFlags = false
 	c.Flags().BoolVarP(&force, "force", "f", false, "do not ask")
+	c.Flags().BoolVar(&pool, "pool", false, "the machines that wait in the pool instead")
 	filter.addLabels(c.Flags())
 	completeFlag(c, "label", a.completeLabels())
 	return c
@@ -72,6 +83,25 @@ func (a *app) prune(ctx context.Context, filter *filterFlags, force bool) error 
 		}
 	}
 	return a.deleteStopped(ctx, vms)
+}
+
+func (a *app) drainPool(ctx context.Context) error {
+	var n int32
+	err := a.ask(ctx, func(ctx context.Context, c *client.Client) error {
+		resp, err := c.VM.DrainPool(ctx, connect.NewRequest(&api.DrainPoolRequest{}))
+		if err == nil {
+			n = resp.Msg.Deleted
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if a.json {
+		return a.printDoc(&api.DrainPoolResponse{Deleted: n})
+	}
+	a.note("machines deleted that waited in the pool: %d", n)
+	return nil
 }
 
 // labelArgs are the flags of a filter.

@@ -2,10 +2,13 @@ package cli
 
 import (
 	"context"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"banger/internal/api"
 	"banger/internal/api/client"
@@ -57,7 +60,18 @@ type specFlags struct {
 	sizeFlags
 	spec   api.Spec
 	labels []string
+	from   string
+	autoPauseFlag
 }
+
+// Ways in which a machine can begin.
+const (
+	fromBoot     = "boot"
+	fromTemplate = "template"
+	fromPool     = "pool"
+)
+
+var ways = []string{fromBoot, fromTemplate, fromPool}
 
 // sizeFlags say how large a machine is to be.
 type sizeFlags struct {
@@ -78,14 +92,34 @@ func (s *sizeFlags) check(f *pflag.FlagSet) error {
 	return nil
 }
 
+// autoPauseFlag is how long nobody has to use a machine for it to be paused.
+type autoPauseFlag struct{ after time.Duration }
+
+func (p *autoPauseFlag) add(f *pflag.FlagSet) {
+	f.DurationVar(&p.after, "auto-pause", 0, "`TIME` without use after which it is paused, as in 10m; 0: never")
+}
+
+// value returns nil if the flag was not given.
+func (p *autoPauseFlag) value(f *pflag.FlagSet) (*durationpb.Duration, error) {
+	if !f.Changed("auto-pause") {
+		return nil, nil
+	}
+	if p.after != 0 && p.after < time.Second {
+		return nil, usage("--auto-pause %s: it takes at least 1s, or 0 for never", p.after)
+	}
+	return durationpb.New(p.after), nil
+}
+
 func (s *specFlags) add(f *pflag.FlagSet) {
 	f.StringVar(&s.spec.Name, "name", "", "`NAME` of the machine; it stays")
 	f.StringVar(&s.spec.Image, "image", "", "`NAME` of the image that it stands on")
 	f.StringVar(&s.spec.Kernel, "kernel", "", "`NAME` of its kernel")
 	s.sizeFlags.add(f)
 	f.StringVar(&s.spec.Network, "network", "", "`MODE`: nat (through the host), or none")
+	s.autoPauseFlag.add(f)
 	f.StringArrayVar(&s.labels, "label", nil, "`KEY=VALUE` to keep with it; may be repeated")
 	f.StringVar(&s.spec.Driver, "driver", "", "`NAME` of the virtual machine monitor")
+	f.StringVar(&s.from, "from", "", "`HOW` it begins: boot (if no template must be used), or template or pool (or not at all)")
 }
 
 // finish checks what flags cannot.
@@ -93,11 +127,19 @@ func (s *specFlags) finish(f *pflag.FlagSet) (*api.Spec, error) {
 	if err := s.check(f); err != nil {
 		return nil, err
 	}
+	autoPause, err := s.autoPauseFlag.value(f)
+	if err != nil {
+		return nil, err
+	}
+	s.spec.AutoPause = autoPause
 	s.spec.VcpuCount, s.spec.MemoryBytes, s.spec.DiskBytes = s.vcpus, s.memory, s.disk
-	for _, name := range []string{"name", "image", "kernel", "driver", "network"} {
+	for _, name := range []string{"name", "image", "kernel", "driver", "network", "from"} {
 		if f.Changed(name) && f.Lookup(name).Value.String() == "" {
 			return nil, usage("--%s is empty", name)
 		}
+	}
+	if s.from != "" && !slices.Contains(ways, s.from) {
+		return nil, usage("--from %s: it takes %s", errkind.Quote(s.from), strings.Join(ways, ", "))
 	}
 	for _, l := range s.labels {
 		k, v, ok := strings.Cut(l, "=")
@@ -128,6 +170,7 @@ func (a *app) vmRun() *cobra.Command {
 	var spec specFlags
 	var cmd commandFlags
 	var rm, keep bool
+	var traceFile string
 	c := &cobra.Command{
 		Use:     "run [flags] [-- COMMAND…]",
 		Short:   "Run a command in a new machine",
@@ -139,11 +182,15 @@ func (a *app) vmRun() *cobra.Command {
 			if err == nil && rm && keep {
 				err = usage("--rm and --keep exclude each other")
 			}
+			var t *tracing
+			if err == nil && c.Flags().Changed("trace") {
+				t, err = a.traceTo(traceFile)
+			}
 			if err != nil {
 				return err
 			}
 			ephemeral := rm || s.Name == "" && !keep
-			return a.runCommand(c.Context(), s, ephemeral, cmd, argv)
+			return a.runCommand(c.Context(), client.Machine{Spec: s, Ephemeral: ephemeral, From: spec.from}, cmd, argv, t)
 		},
 		ValidArgsFunction: cobra.NoFileCompletions,
 	}
@@ -155,6 +202,10 @@ func (a *app) vmRun() *cobra.Command {
 	cmd.add(f)
 	f.BoolVar(&rm, "rm", false, "delete the machine after the command, also a named one")
 	f.BoolVar(&keep, "keep", false, "keep it, also without a name: one is made up")
+	f.StringVar(&traceFile, "trace", "", "write to `FILE` when each stage was; Perfetto shows it")
+	if err := c.MarkFlagFilename("trace"); err != nil {
+		panic("internal error: " + err.Error())
+	}
 	return c
 }
 
@@ -171,25 +222,29 @@ func onlyAfterDashes(c *cobra.Command, args []string) error {
 	return errkind.WithHint(err, c.CommandPath()+" -- "+quoteAll(args))
 }
 
-func (a *app) runCommand(ctx context.Context, spec *api.Spec, ephemeral bool, f commandFlags, argv []string) error {
+func (a *app) runCommand(ctx context.Context, m client.Machine, f commandFlags, argv []string, tr *tracing) error {
 	s, t, err := a.start(f, argv)
 	if err != nil {
 		return err
 	}
 	ctx, cancel := a.limit(ctx)
 	defer cancel()
-	x := &call{app: a, tty: t, progress: a.progress(), makes: true, ephemeral: ephemeral}
-	err = x.run(ctx, func(ctx context.Context) (*client.Command, error) {
+	x := &call{app: a, tty: t, progress: a.progress(), makes: true, ephemeral: m.Ephemeral, trace: tr}
+	err = x.run(tr.with(ctx), func(ctx context.Context) (*client.Command, error) {
+		tr.stage("connect to the daemon")
 		c, err := a.connect(ctx, x.progress)
 		if err != nil {
 			return nil, err
 		}
-		return c.Run(ctx, spec, ephemeral, s)
+		tr.stage("send the request")
+		defer tr.stage("wait for the machine")
+		return c.Run(ctx, m, s)
 	})
-	if !ephemeral && spec.Name == "" && x.vm != nil {
+	tr.write()
+	if !m.Ephemeral && m.Spec.Name == "" && x.vm != nil {
 		a.note("machine %s stays; to delete it: %s", x.vm.Name, a.hint("banger vm delete "+x.vm.Name))
 	}
-	return guestError(doing(argv, spec.Name), err)
+	return guestError(doing(argv, m.Spec.Name), err)
 }
 
 // doing says what run and exec do.

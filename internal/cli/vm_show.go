@@ -60,8 +60,12 @@ func vmFacts(v *api.VM, now time.Time) facts {
 	if v.Ephemeral {
 		f.add("ephemeral", "deleted when the call ends that made it")
 	}
+	if v.Purpose == "template" {
+		f.add("purpose", "banger's own: it becomes a template, and ends by itself")
+	}
 	f.add("image", v.Image)
 	f.add("kernel", v.Kernel)
+	f.add("template", v.Template)
 	f.add("driver", v.Driver)
 	f.add("cpus", strconv.Itoa(int(v.VcpuCount)))
 	f.add("memory", size(v.MemoryBytes))
@@ -73,6 +77,7 @@ func vmFacts(v *api.VM, now time.Time) facts {
 	}
 	f.add("created", moment(v.CreatedAt, now))
 	f.add("started", moment(v.StartedAt, now))
+	f.add("auto-pause", autoPauseText(v.AutoPauseSeconds))
 	f.add("labels", labelText(v.Labels))
 	if pid := v.GetHandles().Pid; pid != nil {
 		f.add("process", fmt.Sprint(*pid))
@@ -80,6 +85,13 @@ func vmFacts(v *api.VM, now time.Time) facts {
 	f.add("directory", v.VmDir)
 	f.add("console log", v.LogPath)
 	return f
+}
+
+func autoPauseText(seconds float64) string {
+	if seconds == 0 {
+		return ""
+	}
+	return "when not used for " + time.Duration(seconds*float64(time.Second)).String()
 }
 
 func labelText(labels map[string]string) string {

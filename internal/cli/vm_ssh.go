@@ -95,7 +95,7 @@ func (a *app) runSSH(ctx context.Context, vm string, f sshFlags, argv []string) 
 // sshFailed is what OpenSSH's client ends with when the failure is its own.
 const sshFailed = 255
 
-// running returns the name of a machine that runs.
+// running returns the name of a machine that runs; one that was paused goes on.
 func (a *app) running(ctx context.Context, ref string) (name string, err error) {
 	p := a.progress()
 	defer p.stop()
@@ -109,7 +109,12 @@ func (a *app) running(ctx context.Context, ref string) (name string, err error) 
 	if err != nil {
 		return "", err
 	}
-	return resp.Msg.GetVm().GetName(), notRunning(resp.Msg.GetVm())
+	v := resp.Msg.GetVm()
+	if v.GetState() == "paused" {
+		_, err := c.VM.Resume(ctx, connect.NewRequest(&api.ResumeRequest{Vm: v.GetId()}))
+		return v.GetName(), err
+	}
+	return v.GetName(), notRunning(v)
 }
 
 // notRunning is why nobody can log in to a machine, in the words by which the
@@ -122,9 +127,6 @@ func notRunning(v *api.VM) error {
 	state := v.GetState()
 	if v.GetStateReason() != "" {
 		state += ": " + v.GetStateReason()
-	}
-	if v.GetState() == "paused" {
-		return errkind.New(errkind.Conflict, "machine %q is %s", v.GetName(), state)
 	}
 	err := errkind.New(errkind.Conflict, "machine %q is not running (%s)", v.GetName(), state)
 	if v.GetState() == "stopped" || v.GetState() == "created" {

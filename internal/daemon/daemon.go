@@ -27,6 +27,7 @@ import (
 	"banger/internal/session"
 	"banger/internal/sshkey"
 	"banger/internal/store"
+	"banger/internal/template/templatefs"
 	"banger/internal/version"
 	"banger/internal/vm"
 	"banger/internal/vmm"
@@ -41,11 +42,14 @@ const (
 	// stopTime is how long the handlers of calls that were broken off may
 	// take.
 	stopTime = 10 * time.Second
-	// socketEvery, trimEvery and keepEvery are how often the daemon's socket,
-	// console logs and the network are looked at; askEvery, how often VMMs and
-	// agents are asked whether they answer.
+	// socketEvery, trimEvery, pruneEvery and keepEvery are how often the daemon's socket,
+	// console logs, templates and the network are looked at; askEvery, how often VMMs and
+	// agents are asked whether they answer; idleEvery, how often machines are looked for
+	// that nobody uses.
 	socketEvery = time.Second
+	idleEvery   = time.Second
 	trimEvery   = 5 * time.Second
+	pruneEvery  = 5 * time.Minute
 	keepEvery   = 3 * time.Second
 	askEvery    = 5 * time.Second
 )
@@ -147,12 +151,17 @@ func Open(ctx context.Context, o Options) (_ *Daemon, err error) {
 	if err != nil {
 		return nil, err
 	}
+	templates, err := templatefs.Open(o.Paths.Templates())
+	if err != nil {
+		return nil, err
+	}
 	d.manager = lifecycle.New(lifecycle.Deps{
 		Records: d.store,
 		Handles: handle.NewCache(func(id vm.ID) string { return o.Paths.VM(string(id)).Handles() }),
 		Finder:  mech.Finder, Drivers: mech.Drivers, Default: mech.DefaultDriver,
 		Work: mech.Work, Network: mech.Network, Limits: mech.Limits, DNS: mech.Names, Images: mech.Images, Kernels: mech.Kernels,
-		Boot: mech.Boot, Dialer: mech.Dialer, Host: mech.Host,
+		Templates: templates,
+		Boot:      mech.Boot, Dialer: mech.Dialer, Host: mech.Host,
 		Paths: o.Paths, Config: o.Config, Log: o.Log,
 		KnownHosts: sshkey.NewKnownHosts(o.Paths.KnownHosts()), AuthorizedKeys: sshKeys,
 	})
@@ -188,6 +197,7 @@ func (d *Daemon) newServer(mech Mechanisms, dnsAddr string) *http.Server {
 			PID: os.Getpid(), Version: version.Version, Root: d.o.Paths.Root, Socket: d.o.Paths.Socket(),
 			Driver: mech.DefaultDriver, DriverReason: mech.DriverReason, StartedAt: time.Now(),
 			DNSAddr: dnsAddr, Warnings: func(ctx context.Context) []string { return warnings(ctx, mech) },
+			VMM:         func(ctx context.Context) (string, bool) { return tellVMM(ctx, mech) },
 			SSHIdentity: d.o.Paths.SSHIdentity(), KnownHosts: d.o.Paths.KnownHosts(),
 		},
 		Log: d.o.Log, Shutdown: d.Stop,
@@ -199,6 +209,19 @@ func (d *Daemon) newServer(mech Mechanisms, dnsAddr string) *http.Server {
 		Protocols: &p,
 		ErrorLog:  slog.NewLogLogger(d.o.Log.Handler(), slog.LevelWarn), // a handler's panic
 	}
+}
+
+// tellVMM tells of the driver of machines that name none.
+func tellVMM(ctx context.Context, mech Mechanisms) (version string, accelerated bool) {
+	drv, ok := mech.Drivers[mech.DefaultDriver]
+	if !ok {
+		return "", false
+	}
+	version, err := drv.Version(ctx)
+	if err != nil {
+		return "", false
+	}
+	return version, drv.Capabilities().Accelerated
 }
 
 // warnTime is how long whoever asks for the daemon's status waits for what
@@ -241,7 +264,10 @@ func (d *Daemon) Serve(ctx context.Context) error {
 	wg.Go(func() { again(ctx, d.manager.CheckRoom) })
 	wg.Go(func() { every(ctx, socketEvery, d.keepSocket) })
 	wg.Go(func() { every(ctx, askEvery, d.manager.AskWhoAnswers) })
+	wg.Go(func() { every(ctx, idleEvery, func() { d.manager.PauseIdle(ctx) }) })
 	wg.Go(func() { every(ctx, trimEvery, d.manager.TrimLogs) })
+	wg.Go(func() { every(ctx, pruneEvery, func() { d.manager.PruneTemplatesAsConfigured(ctx) }) })
+	wg.Go(func() { every(ctx, trimEvery, d.manager.TrimPool) })
 	wg.Go(func() { every(ctx, keepEvery, func() { d.manager.KeepNetwork(ctx) }) })
 	served := make(chan error, 1)
 	go func() { served <- d.server.Serve(d.ln) }()
@@ -321,6 +347,7 @@ func (d *Daemon) Close() error {
 		d.session.Close()
 	}
 	if d.manager != nil {
+		errs = append(errs, d.drainPool())
 		d.manager.Close()
 	}
 	if d.names != nil {
@@ -333,6 +360,15 @@ func (d *Daemon) Close() error {
 		errs = append(errs, d.removePlaces(), d.lock.Close())
 	}
 	return errors.Join(errs...)
+}
+
+// drainPool deletes the machines that wait for users: nobody can claim them until
+// the next daemon.
+func (d *Daemon) drainPool() error {
+	ctx, cancel := context.WithTimeout(context.Background(), stopTime)
+	defer cancel()
+	_, err := d.manager.DrainPool(ctx)
+	return err
 }
 
 // counted keeps count of the calls that are being answered: breaking off a

@@ -186,7 +186,7 @@ func TestCommandThatIsNoUTF8(t *testing.T) {
 	if _, err := c.Exec(context.Background(), "web", bad); errkind.Of(err) != errkind.Usage {
 		t.Errorf("Exec = %v", err)
 	}
-	if _, err := c.Run(context.Background(), &api.Spec{}, true, bad); errkind.Of(err) != errkind.Usage {
+	if _, err := c.Run(context.Background(), client.Machine{Spec: &api.Spec{}, Ephemeral: true}, bad); errkind.Of(err) != errkind.Usage {
 		t.Errorf("Run = %v", err)
 	}
 }

@@ -41,6 +41,7 @@ type Layer struct {
 	ID        string // of the machine
 	Dir       string // the machine's directory, which exists
 	Base      string // raw image that it stands on, never written to
+	Template  string // layer of the same kind over Base that this one stands on, never written to; of a work disk, one that it begins as a copy of, not larger; empty: none
 	BaseID    string // names the content of Base: compared, never computed; empty: not known
 	SizeBytes int64  // as the guest sees it; at least that of Base
 	UID       uint32 // user that must be able to read and write it
@@ -48,10 +49,10 @@ type Layer struct {
 
 // Device is an attached layer, ready for a VMM.
 type Device struct {
-	Path     string // file or block device
-	Format   string // "raw" or "qcow2"
-	Backing  string // the base, for a format that stands on a file; else empty
-	BaseLoop string // "/dev/loop3", or empty
+	Path     string   // file or block device
+	Format   string   // "raw" or "qcow2"
+	Backing  []string // for a format that stands on files: layers, nearest first, and the base; else empty
+	BaseLoop string   // "/dev/loop3", or empty
 	CowLoop  string
 	DMName   string
 	DMDev    string // "/dev/mapper/…", or empty
@@ -61,7 +62,8 @@ type Device struct {
 // which the guest fills at its first mount.
 type Work interface {
 	// Create makes the disk of l.SizeBytes at Path(l), owned by l.UID, mode
-	// 0600. If it exists already it is left as it is. On an error nothing is
+	// 0600: as a copy of Template with zeros behind it if it has one, else
+	// empty. If it exists already it is left as it is. On an error nothing is
 	// left. Base is not used.
 	Create(ctx context.Context, l Layer) error
 	// Grow makes a disk that nobody uses l.SizeBytes large, with its file

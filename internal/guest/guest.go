@@ -49,4 +49,7 @@ type Boot interface {
 	Write(ctx context.Context, path string, modules []string, b wire.Bundle, uid uint32) error
 	// Remove removes it, and succeeds if there is none.
 	Remove(path string) error
+	// AgentID names the agent that guests boot with, by its content:
+	// hexadecimal digits.
+	AgentID() (string, error)
 }

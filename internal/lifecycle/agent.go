@@ -7,6 +7,7 @@ import (
 
 	"banger/internal/errkind"
 	"banger/internal/guest"
+	"banger/internal/trace"
 	"banger/internal/vm"
 	"banger/internal/vmm"
 )
@@ -18,30 +19,43 @@ const consoleLines = 8
 const redialTime = 15 * time.Second
 
 // Agent returns the connection to the agent of a running machine, dialling if
-// there is none. The connection is shared: the caller must not close it. If
-// the machine does not run, the error is of kind [errkind.Conflict].
+// there is none, and resumes a machine that was paused. The connection is
+// shared: the caller must not close it. If the machine does not run, or stands
+// for want of room, the error is of kind [errkind.Conflict].
 func (m *Manager) Agent(ctx context.Context, id vm.ID) (guest.Agent, error) {
+	a, l, err := m.reach(ctx, id)
+	if err == nil {
+		m.tell(ctx, l, a)
+	}
+	return a, err
+}
+
+// reach finds the way to the agent of a machine that is to be used.
+func (m *Manager) reach(ctx context.Context, id vm.ID) (guest.Agent, *live, error) {
+	defer m.Use(id)() // before the record is read, see idle.go
 	v, err := m.d.Records.Get(ctx, id)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	l := m.liveOf(id)
 	if l == nil || !m.Alive(ctx, v) {
-		err := errkind.New(errkind.Conflict, "machine %q is not running (%s)", v.Name, describe(v))
-		if v.State == vm.Stopped || v.State == vm.Created {
-			err = errkind.WithHint(err, "banger vm start "+v.Name)
-		}
-		return nil, err
+		return nil, nil, notRunning(v)
+	}
+	if err := ours(v); err != nil {
+		return nil, nil, err
 	}
 	if v.State == vm.Paused {
-		return nil, m.pausedError(v)
+		if err := m.awake(ctx, v); err != nil {
+			return nil, nil, err
+		}
 	}
 	if err := l.silence(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, redialTime)
 	defer cancel()
-	return m.agentOf(ctx, l)
+	a, err := m.agentOf(ctx, l)
+	return a, l, err
 }
 
 // Gone is closed when the machine's VMM process has ended; it is nil if the
@@ -98,13 +112,15 @@ func (m *Manager) agentOf(ctx context.Context, l *live) (guest.Agent, error) {
 	if err != nil {
 		return nil, err
 	}
+	end := trace.Span(ctx, trace.Guest, "dial the agent")
 	a, err := m.d.Dialer.Dial(ctx, e)
+	end()
 	if err != nil {
-		return nil, fmt.Errorf("reach the agent of %q: %w", l.v.Name, err)
+		return nil, fmt.Errorf("reach the agent of %q: %w", l.vm().Name, err)
 	}
-	if m.liveOf(l.v.ID) != l {
+	if m.liveOf(l.vm().ID) != l {
 		a.Close() // taken down while we dialled
-		return nil, errkind.New(errkind.Conflict, "machine %q is not running", l.v.Name)
+		return nil, errkind.New(errkind.Conflict, "machine %q is not running", l.vm().Name)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -146,14 +162,14 @@ func (l *live) connected() guest.Agent {
 func (m *Manager) endpoint(ctx context.Context, l *live) (guest.Endpoint, error) {
 	mach, _ := l.standing()
 	if mach == nil {
-		d, err := m.driver(l.v.Spec.Driver)
+		d, err := m.driver(l.vm().Spec.Driver)
 		if err != nil {
 			return guest.Endpoint{}, err
 		}
 		ctx, cancel := context.WithTimeout(ctx, attachTime)
 		defer cancel()
-		if mach, err = d.Attach(ctx, m.ref(l.v)); err != nil {
-			return guest.Endpoint{}, fmt.Errorf("%w: %w", silentVMM.error(l.v), err)
+		if mach, err = d.Attach(ctx, m.ref(l.vm())); err != nil {
+			return guest.Endpoint{}, fmt.Errorf("%w: %w", silentVMM.error(l.vm()), err)
 		}
 		if err := l.take(mach); err != nil {
 			return guest.Endpoint{}, err
@@ -161,7 +177,7 @@ func (m *Manager) endpoint(ctx context.Context, l *live) (guest.Endpoint, error)
 		m.background(func() { m.attend(l, mach) })
 	}
 	e := mach.Agent()
-	g := guest.Endpoint{Kind: string(e.Kind), Path: e.Path, CID: e.CID, Port: e.Port, Token: l.v.Token}
+	g := guest.Endpoint{Kind: string(e.Kind), Path: e.Path, CID: e.CID, Port: e.Port, Token: l.greeting()}
 	if e.Kind == vmm.Vsock {
 		// The address is the machine's as long as its VMM lives; then anybody
 		// on the host may take it. One that answers now lived when we connected.
@@ -175,14 +191,14 @@ func (m *Manager) endpoint(ctx context.Context, l *live) (guest.Endpoint, error)
 
 // bootError tells why a machine ended before its agent answered.
 func (m *Manager) bootError(l *live, console int64) error {
-	tail := quoteConsole(m.consoleTail(l.v, console, consoleLines))
-	return hintLogs(fmt.Errorf("%s before it was ready%s", m.whyEnded(l), tail), l.v)
+	tail := quoteConsole(m.consoleTail(l.vm(), console, consoleLines))
+	return hintLogs(fmt.Errorf("%s before it was ready%s", m.whyEnded(l), tail), l.vm())
 }
 
 // silentError tells that a machine runs but its agent did not answer.
 func (m *Manager) silentError(l *live, console int64, limit time.Duration) error {
-	err := errkind.New(errkind.Timeout, "the guest's agent did not answer within %s%s", limit, quoteConsole(m.consoleTail(l.v, console, consoleLines)))
-	return hintLogs(err, l.v)
+	err := errkind.New(errkind.Timeout, "the guest's agent did not answer within %s%s", limit, quoteConsole(m.consoleTail(l.vm(), console, consoleLines)))
+	return hintLogs(err, l.vm())
 }
 
 // hintLogs points at the console's log, if the machine will be there to show

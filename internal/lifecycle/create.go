@@ -8,12 +8,14 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"time"
 
 	"banger/internal/config"
 	"banger/internal/errkind"
 	"banger/internal/image"
 	"banger/internal/kernel"
 	"banger/internal/network"
+	"banger/internal/trace"
 	"banger/internal/undo"
 	"banger/internal/vm"
 )
@@ -26,6 +28,10 @@ type Request struct {
 	Name      string // empty: one is made up
 	Spec      vm.Spec
 	Ephemeral bool
+	From      From
+	AutoPause *time.Duration // in the place of Spec's; nil: what is configured
+
+	purpose vm.Purpose
 }
 
 // Create makes a machine: its record and its disks, of an image and a kernel
@@ -33,6 +39,10 @@ type Request struct {
 // refused before anything is done. On an error nothing is left but images and
 // kernels.
 func (m *Manager) Create(ctx context.Context, r Request, p Progress) (vm.VM, error) {
+	defer trace.Span(ctx, trace.Daemon, "create")()
+	if err := r.From.check(); err != nil {
+		return vm.VM{}, err
+	}
 	spec, err := m.complete(ctx, r)
 	if err != nil {
 		return vm.VM{}, err
@@ -42,8 +52,8 @@ func (m *Manager) Create(ctx context.Context, r Request, p Progress) (vm.VM, err
 			return vm.VM{}, err
 		}
 	}
-	v := vm.VM{Name: r.Name, Spec: spec, Ephemeral: r.Ephemeral, State: vm.Created, Token: newToken()}
-	v, img, err := m.recordOn(ctx, v, p)
+	v := vm.VM{Name: r.Name, Spec: spec, Ephemeral: r.Ephemeral, Purpose: r.purpose, State: vm.Created, MachineID: newToken(), Token: newToken()}
+	v, on, err := m.recordOn(ctx, v, r.From, p)
 	if err != nil {
 		return vm.VM{}, err
 	}
@@ -64,19 +74,20 @@ func (m *Manager) Create(ctx context.Context, r Request, p Progress) (vm.VM, err
 		return vm.VM{}, errors.Join(err, u.Unwind(ctx))
 	}
 	u.Push("disks", m.removeDisks(v))
-	if err := m.makeDisks(ctx, v, img); err != nil {
+	if err := m.makeDisks(ctx, v, on); err != nil {
 		return vm.VM{}, errors.Join(fmt.Errorf("disk: %w", err), u.Unwind(ctx))
 	}
 	return v, nil
 }
 
 // recordOn gets image and kernel and stores a new machine that stands on them,
-// so that nobody removes them in between.
-func (m *Manager) recordOn(ctx context.Context, v vm.VM, p Progress) (vm.VM, image.Image, error) {
+// and on the template that from lets it begin with, so that nobody removes them in
+// between.
+func (m *Manager) recordOn(ctx context.Context, v vm.VM, from From, p Progress) (vm.VM, ground, error) {
 	for try := 0; ; try++ {
 		img, kern, err := m.ensure(ctx, v.Spec, p)
 		if err != nil {
-			return v, img, err
+			return v, ground{}, err
 		}
 		m.parts.RLock()
 		_, ierr := m.d.Images.Version(ctx, img.Name, img.ID)
@@ -84,30 +95,43 @@ func (m *Manager) recordOn(ctx context.Context, v vm.VM, p Progress) (vm.VM, ima
 		if err := errors.Join(ierr, kerr); err != nil {
 			m.parts.RUnlock()
 			if try == maxTries || ctx.Err() != nil {
-				return v, img, err
+				return v, ground{}, err
 			}
 			m.log.Warn("image or kernel went while a machine was being made; again", "err", err)
 			continue
 		}
 		v.Spec.ImageID, v.Spec.Kernel = img.ID, kern.Name
-		v, err = m.record(ctx, v)
+		t, err := m.templateFrom(ctx, v, from, img, kern)
+		if err == nil {
+			v.Template = t.ID
+			v, err = m.record(ctx, v)
+		}
 		m.parts.RUnlock()
-		return v, img, err
+		return v, ground{img, t}, err
 	}
 }
 
 // record stores a new machine under an id, and a name if it has none, that
 // nobody has.
 func (m *Manager) record(ctx context.Context, v vm.VM) (vm.VM, error) {
-	made := v.Name == ""
+	defer trace.Span(ctx, trace.Daemon, "record created")()
+	return named(v.Name, func(name string) (vm.VM, error) {
+		v.ID, v.Name = vm.NewID(), name
+		return m.d.Records.Create(ctx, v)
+	})
+}
+
+// named records a machine under a name or, if that is empty, under one that is
+// made up and that nobody has.
+func named(name string, record func(name string) (vm.VM, error)) (vm.VM, error) {
 	for try := 0; ; try++ {
-		v.ID = vm.NewID()
-		if made {
-			v.Name = vm.MadeUpName()
+		as := name
+		if name == "" {
+			as = vm.MadeUpName()
 		}
-		got, err := m.d.Records.Create(ctx, v)
-		if err == nil || !made || errkind.Of(err) != errkind.Conflict || try == maxTries {
-			return got, err
+		v, err := record(as)
+		if err == nil || name != "" || errkind.Of(err) != errkind.Conflict || try == maxTries {
+			return v, err
 		}
 	}
 }
@@ -121,10 +145,17 @@ func (m *Manager) complete(ctx context.Context, r Request) (vm.Spec, error) {
 		}
 		// Told before an image is built for nothing; the store has the last
 		// word.
-		if taken, err := m.d.Records.HasName(ctx, r.Name); err == nil && taken {
+		if m.taken(ctx, r.Name) {
 			return s, errkind.WithHint(errkind.New(errkind.Conflict, "machine %q exists already", r.Name),
 				"banger vm show "+r.Name, "banger vm delete "+r.Name)
 		}
+	}
+	s.AutoPause = time.Duration(c.AutoPause)
+	if r.AutoPause != nil {
+		s.AutoPause = *r.AutoPause
+	}
+	if err := CheckAutoPause(s.AutoPause); err != nil {
+		return s, err
 	}
 	setDefault(&s.Image, c.Image)
 	setDefault(&s.Kernel, c.Kernel)
@@ -204,7 +235,9 @@ func (m *Manager) driverNames() []string {
 
 // ensure gets the image and the kernel, building and pulling what is missing.
 func (m *Manager) ensure(ctx context.Context, s vm.Spec, p Progress) (image.Image, kernel.Kernel, error) {
+	end := trace.Span(ctx, trace.Daemon, "image")
 	img, err := m.d.Images.Ensure(ctx, s.Image, image.Progress(p))
+	end()
 	if err != nil {
 		return img, kernel.Kernel{}, err
 	}
@@ -212,6 +245,7 @@ func (m *Manager) ensure(ctx context.Context, s vm.Spec, p Progress) (image.Imag
 	if name == "" {
 		name = img.DefaultKernel
 	}
+	defer trace.Span(ctx, trace.Daemon, "kernel")()
 	k, err := m.d.Kernels.Ensure(ctx, name, kernel.Progress(p))
 	return img, k, err
 }
@@ -223,7 +257,7 @@ func (m *Manager) removeDisks(v vm.VM) func(context.Context) error {
 		if err != nil {
 			return err
 		}
-		if err := d.Layers.Delete(ctx, m.rootLayer(v, image.Image{})); err != nil {
+		if err := d.Layers.Delete(ctx, m.rootLayer(v, ground{})); err != nil {
 			return err
 		}
 		if err := m.d.Work.Delete(ctx, m.workLayer(v)); err != nil {
@@ -233,6 +267,7 @@ func (m *Manager) removeDisks(v vm.VM) func(context.Context) error {
 	}
 }
 
+// newToken returns 32 random hexadecimal digits.
 func newToken() string {
 	var b [16]byte
 	rand.Read(b[:]) // never fails (crypto/rand, Go 1.24)

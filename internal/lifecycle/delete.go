@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"banger/internal/errkind"
+	"banger/internal/trace"
 	"banger/internal/vm"
 )
 
@@ -37,6 +38,7 @@ func (m *Manager) DeleteStopped(ctx context.Context, id vm.ID) (vm.VM, error) {
 // full disk, where deleting is what makes room: a crash in the middle leaves a
 // record whose machine is found dead, and can be deleted again.
 func (m *Manager) delete(ctx context.Context, id vm.ID, may func(vm.VM) error) (vm.VM, error) {
+	defer trace.Span(ctx, trace.Daemon, "delete")()
 	unlock, err := m.locks.Lock(ctx, id)
 	if err != nil {
 		return vm.VM{}, err

@@ -14,8 +14,9 @@
 // runs), and what is live (open connections, in memory only). [Manager.Alive]
 // is the one place that decides whether a machine runs.
 //
-// Lock order: parts, then a machine's lock (locks), then net's mu or reserveMu,
-// then a live machine's own dialing, fitting, mu and nmu, then mu. Nothing slow
+// Lock order: parts or idle's looking, then a live machine's idling, then a
+// machine's lock (locks), then net's mu or reserveMu, then a live machine's own
+// dialing, fitting, mu and nmu, then mu, then idle's mu. Nothing slow
 // happens under mu, or a live machine's mu or nmu, and nothing under mu that takes
 // a live machine's. Guest I/O does not hold a machine's lock. The name server's
 // questions (Lookup, Reverse) take mu alone, and the name server is not called

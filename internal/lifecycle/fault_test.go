@@ -22,6 +22,7 @@ import (
 	"banger/internal/network"
 	"banger/internal/sshkey"
 	"banger/internal/store"
+	"banger/internal/template/templatefs"
 	"banger/internal/vm"
 )
 
@@ -47,6 +48,11 @@ type life struct {
 	store *store.Store
 
 	failStore func(method string) error // of the store that is opened next; may be nil
+	templates bool                      // of the daemon that is opened next
+	pool      int                       // the same
+	autoPause time.Duration             // the same, of machines that say nothing
+	clock     clock                     // by which machines are idle
+	sessions  sessions                  // that guests tell of
 }
 
 func newLife(t *testing.T) *life {
@@ -67,6 +73,8 @@ func (l *life) open() {
 	l.t.Helper()
 	conf := daemontest.Config()
 	conf.Boot = config.Dur(5 * time.Second)
+	conf.Templates, conf.Pool = l.templates, l.pool
+	conf.AutoPause = config.Dur(l.autoPause)
 	var err error
 	l.store, err = store.Open(l.paths.Database(), store.Options{Now: time.Now, UIDs: vm.UIDRange{Base: l.paths.UIDBase(conf), Count: conf.UIDs}, TestOnlyFail: l.failStore})
 	if err != nil {
@@ -76,15 +84,21 @@ func (l *life) open() {
 	if err != nil {
 		l.t.Fatal(err)
 	}
+	templates, err := templatefs.Open(l.paths.Templates())
+	if err != nil {
+		l.t.Fatal(err)
+	}
 	l.Manager = lifecycle.New(lifecycle.Deps{
 		Records: l.store,
 		Handles: handle.NewCache(func(id vm.ID) string { return l.paths.VM(string(id)).Handles() }),
 		Finder:  mech.Finder, Drivers: mech.Drivers, Default: mech.DefaultDriver,
-		Work: mech.Work, Network: mech.Network, Limits: mech.Limits, DNS: mech.Names, Images: mech.Images, Kernels: mech.Kernels,
-		Boot: mech.Boot, Dialer: mech.Dialer, Host: mech.Host,
+		Work: mech.Work, Network: mech.Network, Limits: mech.Limits, DNS: mech.Names, Images: mech.Images, Kernels: mech.Kernels, Templates: templates,
+		Boot: mech.Boot, Dialer: sessionDialer{mech.Dialer, &l.sessions}, Host: mech.Host,
 		Paths: l.paths, Config: conf, Log: slog.New(slog.DiscardHandler),
 		KnownHosts: sshkey.NewKnownHosts(filepath.Join(l.paths.State, "known_hosts")),
 	})
+	l.SetQuiet(0)
+	l.SetNow(l.clock.now)
 }
 
 // close ends a daemon's time as a kill does: what it holds is gone, nothing is
@@ -163,9 +177,12 @@ func (l *life) agrees(after string, v vm.VM) vm.VM {
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	left := l.running(v)
+	left, want := l.running(v), 7
+	if s, _ := l.w.VMM.Spec(string(v.ID)); s.Restore != nil {
+		want-- // it did not boot
+	}
 	switch {
-	case got.State == vm.Running && len(left) != 7:
+	case got.State == vm.Running && len(left) != want:
 		l.t.Errorf("%s: running, but there is only %v", after, left)
 	case got.State != vm.Running && len(left) != 0:
 		l.t.Errorf("%s: %s, but there is %v", after, got.State, left)

@@ -16,6 +16,7 @@ import (
 	"banger/internal/kernel"
 	"banger/internal/keylock"
 	"banger/internal/network"
+	"banger/internal/template"
 	"banger/internal/vm"
 	"banger/internal/vmm"
 )
@@ -33,8 +34,13 @@ type Records interface {
 	List(ctx context.Context) ([]vm.VM, error)
 	// Change checks and records one step in a machine's life.
 	Change(ctx context.Context, id vm.ID, c vm.Change) (vm.VM, error)
+	// Claim records that a machine that waited in the pool is a user's.
+	Claim(ctx context.Context, id vm.ID, c vm.Claim) (vm.VM, error)
 	// Resize records another size of a machine that is stopped.
 	Resize(ctx context.Context, id vm.ID, n vm.Size) (vm.VM, error)
+	// SetAutoPause records how long nobody has to use a machine for it to be
+	// paused.
+	SetAutoPause(ctx context.Context, id vm.ID, d time.Duration) (vm.VM, error)
 	Delete(ctx context.Context, id vm.ID) error
 	// Subnet is what machines get their addresses from; zero: not set yet.
 	Subnet(ctx context.Context) (netip.Prefix, error)
@@ -69,23 +75,24 @@ func (d Driver) Check(ctx context.Context) error {
 
 // Deps is what a Manager stands on. All are required.
 type Deps struct {
-	Records Records
-	Handles *handle.Cache
-	Finder  vmm.Finder
-	Drivers map[string]Driver // by name
-	Default string            // name of the driver for a machine that names none; empty: none works here
-	Work    disk.Work
-	Network network.Network
-	Limits  Limits
-	DNS     DNS
-	Images  image.Library
-	Kernels kernel.Library
-	Boot    guest.Boot
-	Dialer  guest.Dialer
-	Host    Host
-	Paths   config.Paths
-	Config  config.Config
-	Log     *slog.Logger
+	Records   Records
+	Handles   *handle.Cache
+	Finder    vmm.Finder
+	Drivers   map[string]Driver // by name
+	Default   string            // name of the driver for a machine that names none; empty: none works here
+	Work      disk.Work
+	Network   network.Network
+	Limits    Limits
+	DNS       DNS
+	Images    image.Library
+	Templates template.Library
+	Kernels   kernel.Library
+	Boot      guest.Boot
+	Dialer    guest.Dialer
+	Host      Host
+	Paths     config.Paths
+	Config    config.Config
+	Log       *slog.Logger
 
 	KnownHosts     KnownHosts
 	AuthorizedKeys []string // the public keys that machines let in, from their next start on
@@ -94,8 +101,12 @@ type Deps struct {
 // Host tells what the host has.
 type Host interface {
 	CPUs() int
+	// Processor is the model of the processors and what they can do.
+	Processor() string
 	// MemoryBytes is all the memory there is.
 	MemoryBytes() int64
+	// AvailableBytes is how much memory could be had without swapping.
+	AvailableBytes() (int64, error)
 	// DiskBytes is the size of the file system that path is on, and how much
 	// of it is free.
 	DiskBytes(path string) (total, free int64, err error)
@@ -138,7 +149,10 @@ type Manager struct {
 	reserveMu sync.Mutex // held while room for records is taken or given
 	reserve   bool       // it is kept; guarded by reserveMu
 
+	making   making
+	pool     pool
 	net      ports
+	idle     idle
 	patience patience
 }
 
@@ -151,6 +165,7 @@ func New(d Deps) *Manager {
 		live: make(map[vm.ID]*live), ops: make(map[vm.ID]context.CancelCauseFunc),
 		reading:  make(map[vm.ID]map[*WorkReading]bool),
 		net:      ports{want: make(map[vm.ID]network.Port), dirty: true},
+		idle:     newIdle(time.Now),
 		patience: defaultPatience,
 	}
 }

@@ -65,7 +65,7 @@ func (m *Manager) outOfMemory(id vm.ID) string {
 func (m *Manager) whyEnded(l *live) string {
 	exit := l.exit()
 	if exit == vmm.ExitUnknown {
-		if why := m.outOfMemory(l.v.ID); why != "" {
+		if why := m.outOfMemory(l.vm().ID); why != "" {
 			return why
 		}
 	}

@@ -26,6 +26,7 @@ type walk struct {
 type walker struct {
 	v       vm.VM
 	up      bool
+	paused  bool
 	network string
 }
 
@@ -58,6 +59,8 @@ func TestWalk(t *testing.T) {
 			"daemon crash": func(*rapid.T) { l.restart() },
 			"VMM crash":    w.crashVMM,
 			"disk full":    w.fill,
+			"pause":        w.pauseOne,
+			"resume":       w.resumeOne,
 		})
 	})
 }
@@ -108,7 +111,7 @@ func (w *walk) stop(t *rapid.T) {
 	if _, err := w.Stop(context.Background(), m.v.ID, 5*time.Second); err != nil {
 		t.Fatalf("stop %s: %v", m.v.Name, err)
 	}
-	m.up = false
+	m.up, m.paused = false, false
 }
 
 func (w *walk) restartOne(t *rapid.T) {
@@ -116,7 +119,23 @@ func (w *walk) restartOne(t *rapid.T) {
 	if _, err := w.Restart(context.Background(), m.v.ID, 5*time.Second, nobody); err != nil {
 		t.Fatalf("restart %s: %v", m.v.Name, err)
 	}
-	m.up = true
+	m.up, m.paused = true, false
+}
+
+// pauseOne and resumeOne do nothing to a machine that is off but be refused.
+func (w *walk) pauseOne(t *rapid.T)  { w.hold(t, w.Pause, true) }
+func (w *walk) resumeOne(t *rapid.T) { w.hold(t, w.Resume, false) }
+
+func (w *walk) hold(t *rapid.T, do func(context.Context, vm.ID) (vm.VM, error), pause bool) {
+	m := w.pick(t)
+	_, err := do(context.Background(), m.v.ID)
+	switch {
+	case m.up && err != nil:
+		t.Fatalf("pause (%t) %s: %v", pause, m.v.Name, err)
+	case !m.up && errkind.Of(err) != errkind.Conflict:
+		t.Fatalf("pause (%t) %s, which is off: %v", pause, m.v.Name, err)
+	}
+	m.paused = m.up && pause
 }
 
 func (w *walk) delete(t *rapid.T) {
@@ -137,7 +156,7 @@ func (w *walk) crashVMM(t *rapid.T) {
 	if m.up {
 		w.becomes(m.v.ID, vm.Stopped)
 	}
-	m.up = false
+	m.up, m.paused = false, false
 }
 
 // fill fills the disk and makes room again.
@@ -150,7 +169,7 @@ func (w *walk) fill(*rapid.T) {
 	}{{0, vm.Paused}, {spare, vm.Running}} {
 		w.w.Host.SetSpare(step.free)
 		for _, m := range w.vms {
-			if m.up {
+			if m.up && !m.paused {
 				w.room(step.free, m.v.ID, step.want)
 			}
 		}
@@ -170,6 +189,9 @@ func (w *walk) check(t *rapid.T) {
 		got := w.record(m.v.ID)
 		if m.up != got.State.Up() {
 			t.Fatalf("%s is %s (%s), up: %t", got.Name, got.State, got.StateReason, m.up)
+		}
+		if m.paused != (got.State == vm.Paused) || m.paused != got.Held {
+			t.Fatalf("%s is %s (%s), held: %t, paused: %t", got.Name, got.State, got.StateReason, got.Held, m.paused)
 		}
 		want := 0
 		if m.up {

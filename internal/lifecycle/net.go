@@ -14,6 +14,7 @@ import (
 	"banger/internal/errkind"
 	"banger/internal/guest/wire"
 	"banger/internal/network"
+	"banger/internal/undo"
 	"banger/internal/vm"
 )
 
@@ -129,6 +130,9 @@ func (m *Manager) detachNetwork(v vm.VM) func(context.Context) error {
 		if v.Spec.Network != network.NAT {
 			return nil // whatever the host's network is like
 		}
+		if v.Ephemeral && m.unplugSoon(v.ID) {
+			return nil
+		}
 		return m.unplug(ctx, v.ID)
 	}
 }
@@ -153,6 +157,9 @@ func (m *Manager) plug(ctx context.Context, id vm.ID) (network.Port, netip.Prefi
 		if err != nil {
 			return port, m.net.subnet, err
 		}
+		// Who had the address before is deleted, or it could not be given away,
+		// and about to be unplugged.
+		maps.DeleteFunc(m.net.want, func(_ vm.ID, p network.Port) bool { return p.IP == port.IP })
 		m.net.want[id] = port
 		err = m.applyNetwork(ctx)
 		if !errors.Is(err, network.ErrCollision) || len(m.net.want) > 1 || try == maxChoices {
@@ -203,6 +210,30 @@ func (m *Manager) unplug(ctx context.Context, id vm.ID) error {
 		m.net.want[id] = port
 	}
 	return err
+}
+
+// unplugSoon wants no port for a machine any more, and has the host made so in the
+// background: the kernel takes tens of milliseconds for a tap, and for a bridge, and
+// whoever leased the machine waits for nothing that anybody could use. What fails
+// KeepNetwork tries again, and what a crash leaves the next daemon removes. It does
+// nothing and returns false if the daemon is stopping.
+func (m *Manager) unplugSoon(id vm.ID) bool {
+	m.net.mu.Lock() // what goes on in the background waits for it
+	defer m.net.mu.Unlock()
+	began := m.background(func() {
+		ctx, cancel := m.detached(m.ctx, undo.Limit)
+		defer cancel()
+		m.net.mu.Lock()
+		defer m.net.mu.Unlock()
+		if err := m.applyNetwork(ctx); err != nil {
+			m.log.Warn("remove a machine's tap", "vm", id, "err", err)
+		}
+	})
+	if _, ok := m.net.want[id]; began && ok {
+		delete(m.net.want, id)
+		m.net.dirty = true
+	}
+	return began
 }
 
 // applyNetwork makes the host as it is wanted. Preconditions: m.net.mu is held.
@@ -339,8 +370,8 @@ func (m *Manager) Lookup(_ context.Context, name string) (netip.Addr, bool) {
 	m.mu.Lock()
 	var id vm.ID
 	for _, l := range m.live {
-		if l.v.Name == name {
-			id = l.v.ID
+		if l.vm().Name == name {
+			id = l.vm().ID
 		}
 	}
 	m.mu.Unlock()
@@ -352,7 +383,7 @@ func (m *Manager) Lookup(_ context.Context, name string) (netip.Addr, bool) {
 func (m *Manager) Reverse(_ context.Context, a netip.Addr) (name string, ok bool) {
 	for id, b := range m.addresses() {
 		if l := m.liveOf(id); a == b && l != nil {
-			return l.v.Name, true
+			return l.vm().Name, true
 		}
 	}
 	return "", false

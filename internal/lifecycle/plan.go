@@ -53,12 +53,16 @@ func decide(f fact) (action, string) {
 	switch {
 	case f.foreign:
 		return leaveAlone, "driver " + f.v.Spec.Driver + " is not part of this build"
+	case f.v.Purpose != vm.ForUser:
+		return finishDelete, "what it was for died with the daemon"
 	case f.v.Ephemeral:
 		return finishDelete, "the call it was leased to died with the daemon"
 	case f.v.State.Up() && f.running:
 		return adopt, "it runs"
 	case f.v.State.Up():
 		return takeDown, lost
+	case f.v.State == vm.Starting && f.running && warm(f.v):
+		return takeDown, "the daemon ended while it was being restored"
 	case f.v.State == vm.Starting && f.running:
 		return awaitGuest, "the daemon ended while it was being started"
 	case f.v.State == vm.Starting:

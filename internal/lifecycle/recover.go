@@ -203,14 +203,26 @@ func (m *Manager) readopt(ctx context.Context, v vm.VM) error {
 	if noted != nil {
 		m.log.Warn("handles could not be written", "vm", v.ID, "err", noted)
 	}
+	if err == nil && v.Template != "" {
+		m.goOnAsRestored(v)
+	}
 	return err
+}
+
+// goOnAsRestored sees to what an earlier daemon may not have come to, of a machine
+// that was restored.
+func (m *Manager) goOnAsRestored(v vm.VM) {
+	if l := m.liveOf(v.ID); l != nil {
+		l.setDue(v.Name)
+	}
+	m.finishSoon(v)
 }
 
 // goOn waits for a guest that an earlier daemon was starting.
 func (m *Manager) goOn(ctx context.Context, v vm.VM, why string) error {
 	err := m.readopt(ctx, v)
 	if err == nil {
-		err = m.firstContact(ctx, v, 0)
+		err = m.firstContact(ctx, v, &boot{})
 	}
 	if err != nil {
 		if ctx.Err() != nil {
@@ -221,6 +233,7 @@ func (m *Manager) goOn(ctx context.Context, v vm.VM, why string) error {
 	}
 	var none string
 	_, err = m.change(ctx, v.ID, vm.Change{To: vm.Running, Started: true, LastError: &none})
+	m.touchID(v.ID)
 	return err
 }
 

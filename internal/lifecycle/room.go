@@ -8,6 +8,7 @@ import (
 
 	"banger/internal/config"
 	"banger/internal/errkind"
+	"banger/internal/trace"
 	"banger/internal/vm"
 	"banger/internal/vmm"
 )
@@ -16,7 +17,8 @@ import (
 // before it is full, and go on when there is room; one that was quicker stands
 // because its VMM met the end of the disk, which comes to the same. Their
 // records say so, as do the commands that run in them. A few megabytes are kept
-// for the records themselves.
+// for the records themselves. One that a user paused stands also where there is
+// room.
 const (
 	// pauseBelow is how much of the disk has to be free for machines to run,
 	// in bytes; resumeAbove is how much has to be for them to go on.
@@ -34,7 +36,7 @@ const (
 )
 
 // CheckRoom pauses the machines whose disk is about to be full, and lets those
-// go on that have room again. The daemon calls it again after the time that it
+// go on that have room again; templates are not made meanwhile. The daemon calls it again after the time that it
 // returns.
 func (m *Manager) CheckRoom() (again time.Duration) {
 	_, free, err := m.d.Host.DiskBytes(m.d.Paths.State)
@@ -43,6 +45,9 @@ func (m *Manager) CheckRoom() (again time.Duration) {
 		return roomEvery
 	}
 	m.keepReserve(free)
+	if free < resumeAbove {
+		m.making.giveUp(errNoRoom) // before anybody has to stand
+	}
 	machines := m.allLive()
 	for _, l := range machines {
 		m.background(func() { m.fitRoom(l, free) })
@@ -53,18 +58,26 @@ func (m *Manager) CheckRoom() (again time.Duration) {
 	return roomEvery
 }
 
+// room tells how much of the disk is free, in bytes, and whether that is enough
+// for a machine to go on.
+func (m *Manager) room() (free int64, enough bool, err error) {
+	_, free, err = m.d.Host.DiskBytes(m.d.Paths.State)
+	return free, free >= resumeAbove, err
+}
+
 // roomToStart refuses a start on a disk on which the machine would be paused at
 // once.
 func (m *Manager) roomToStart() error {
-	_, free, err := m.d.Host.DiskBytes(m.d.Paths.State)
-	if err != nil || free >= resumeAbove {
+	free, enough, err := m.room()
+	if err != nil || enough {
 		return err
 	}
 	return errkind.WithHint(errkind.New(errkind.Host, "%s has %s left, and a machine that runs takes %s",
 		m.d.Paths.State, config.Size(free>>20<<20), config.Size(resumeAbove)), "df -h "+m.d.Paths.State)
 }
 
-// fitRoom pauses one machine, or lets it go on. While it waits for a VMM that
+// fitRoom pauses one machine, or lets it go on, whichever it is that it should:
+// an earlier daemon may have died before it had. While it waits for a VMM that
 // does not answer, others are not held up.
 func (m *Manager) fitRoom(l *live, free int64) {
 	if !l.fitting.TryLock() {
@@ -77,13 +90,16 @@ func (m *Manager) fitRoom(l *live, free int64) {
 	var err error
 	switch {
 	case mach == nil:
-	case st == vmm.Running && free < pauseBelow && !l.isEnding():
+	case st == vmm.Running && (free < pauseBelow || l.isHeld()) && !l.isEnding():
 		err = mach.Pause(ctx)
-	case stands(st) && free >= resumeAbove && l.mayTry():
-		err = mach.Resume(ctx)
+	case stands(st) && !l.isHeld() && free >= resumeAbove && l.mayTry():
+		l.setDue("")
+		if err = mach.Resume(ctx); err == nil {
+			m.background(func() { m.tellAny(l.ctx, l) })
+		}
 	}
 	if err != nil && l.ctx.Err() == nil {
-		m.log.Warn("disk is full or has room again", "vm", l.v.ID, "err", err)
+		m.log.Warn("disk is full or has room again", "vm", l.vm().ID, "err", err)
 	}
 }
 
@@ -124,7 +140,7 @@ func (m *Manager) lookWhetherStands(l *live, mach vmm.Machine) error {
 		return err
 	}
 	if was := l.setStatus(st); stands(was) != stands(st) {
-		l.tell(m.standNotice(l.v, stands(st)))
+		l.tell(m.standNotice(l, stands(st)))
 	}
 	return nil
 }
@@ -153,33 +169,39 @@ func (m *Manager) recordWhetherStands(l *live, mach vmm.Machine, changed <-chan 
 }
 
 func (m *Manager) lockAndRecordStands(l *live, mach vmm.Machine) error {
-	unlock, err := m.locks.Lock(l.ctx, l.v.ID)
+	unlock, err := m.locks.Lock(l.ctx, l.vm().ID)
 	if err != nil {
 		return err
 	}
 	defer unlock()
 	err = m.recordStands(l, mach)
 	if err != nil && l.ctx.Err() == nil {
-		m.log.Error("record whether a machine stands", "vm", l.v.ID, "err", err)
+		m.log.Error("record whether a machine stands", "vm", l.vm().ID, "err", err)
 	}
 	return err
 }
 
 // recordStands records what the VMM says now: it may have changed while the
-// machine's lock was waited for. Preconditions: the machine's lock is held.
+// machine's lock was waited for. A guest that neither stands nor runs as
+// recorded for another reason than room is about to, see fitRoom. Preconditions:
+// the machine's lock is held.
 func (m *Manager) recordStands(l *live, mach vmm.Machine) error {
 	st, err := mach.Status(l.ctx)
-	if err != nil || m.liveOf(l.v.ID) != l {
+	if err != nil || m.liveOf(l.vm().ID) != l {
 		return err
 	}
-	v, err := m.d.Records.Get(l.ctx, l.v.ID)
+	v, err := m.d.Records.Get(l.ctx, l.vm().ID)
+	if err != nil {
+		return err
+	}
+	_, enough, err := m.room()
 	if err != nil {
 		return err
 	}
 	switch {
-	case v.State == vm.Running && stands(st):
+	case v.State == vm.Running && (st == vmm.IOError || stands(st) && !enough):
 		_, err = m.change(l.ctx, v.ID, vm.Change{To: vm.Paused, Reason: m.fullReason()})
-	case v.State == vm.Paused && st == vmm.Running:
+	case v.State == vm.Paused && st == vmm.Running && !v.Held:
 		_, err = m.change(l.ctx, v.ID, vm.Change{To: vm.Running})
 	default:
 		return nil
@@ -197,11 +219,19 @@ func (m *Manager) fullReason() string {
 	return text
 }
 
-func (m *Manager) standNotice(v vm.VM, stands bool) string {
-	if stands {
-		return fmt.Sprintf("machine %s is paused: %s; it goes on when %s are free", v.Name, m.fullReason(), config.Size(resumeAbove))
+func (m *Manager) standNotice(l *live, stands bool) string {
+	name := l.vm().Name
+	switch {
+	case stands && l.isHeld():
+		why := l.whyHeld()
+		if why != onRequest {
+			why = "paused: " + why
+		}
+		return fmt.Sprintf("machine %s is %s; `banger vm resume %s` lets it go on", name, why, name)
+	case stands:
+		return fmt.Sprintf("machine %s is paused: %s; it goes on when %s are free", name, m.fullReason(), config.Size(resumeAbove))
 	}
-	return fmt.Sprintf("machine %s goes on", v.Name)
+	return fmt.Sprintf("machine %s goes on", name)
 }
 
 // pausedError refuses what a machine cannot do that stands.
@@ -210,27 +240,37 @@ func (m *Manager) pausedError(v vm.VM) error {
 	return errkind.WithHint(err, "df -h "+m.d.Paths.State)
 }
 
-// wake lets a machine go on that is to power off. One for which there is no
-// room is left standing: killed, it would lose what it has not written.
+// mayEnd refuses to power off a machine that stands and has no room to go on: it
+// is left standing, for killed it would lose what it has not written.
 // Preconditions: the machine's lock is held.
-func (m *Manager) wake(ctx context.Context, v vm.VM) error {
+func (m *Manager) mayEnd(v vm.VM) error {
 	l := m.liveOf(v.ID)
 	if l == nil {
 		return nil // nothing runs
 	}
-	mach, st := l.standing()
-	if !stands(st) {
+	if _, st := l.standing(); !stands(st) {
 		return nil
 	}
-	_, free, err := m.d.Host.DiskBytes(m.d.Paths.State)
-	if err != nil {
+	_, enough, err := m.room()
+	if err != nil || enough {
 		return err
 	}
-	if free < resumeAbove {
-		v.StateReason = m.fullReason()
-		return m.keepsStanding(v)
+	v.StateReason = m.fullReason()
+	return m.keepsStanding(v)
+}
+
+// goOnToEnd lets a machine go on that is to power off, if it stands.
+func (m *Manager) goOnToEnd(ctx context.Context, l *live) error {
+	mach, _ := l.standing()
+	if mach == nil {
+		return nil // what it does nobody knows
 	}
-	return mach.Resume(ctx)
+	// It may have come to stand a moment ago, or been taken up.
+	err := m.lookWhetherStands(l, mach)
+	if _, st := l.standing(); err == nil && stands(st) {
+		err = m.letGo(ctx, l, mach)
+	}
+	return err
 }
 
 // keepsStanding refuses to end a machine that stands.
@@ -241,6 +281,7 @@ func (m *Manager) keepsStanding(v vm.VM) error {
 // change records one step in a machine's life. On a full disk it gives the
 // room for that which was kept.
 func (m *Manager) change(ctx context.Context, id vm.ID, c vm.Change) (vm.VM, error) {
+	defer trace.Span(ctx, trace.Daemon, "record "+string(c.To))()
 	v, err := m.d.Records.Change(ctx, id, c)
 	if errkind.Of(err) != errkind.Host || !m.giveReserve() {
 		return v, err

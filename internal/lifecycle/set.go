@@ -45,12 +45,24 @@ func (m *Manager) Set(ctx context.Context, id vm.ID, n vm.Size) (vm.VM, error) {
 }
 
 // growDisk makes the work disk as large as v says. That of a machine that was
-// never started may not be there yet.
+// never started may not be there yet. One that is to be restored is made anew: the
+// template's guest has its file system mounted, and grows it itself.
 func (m *Manager) growDisk(ctx context.Context, v vm.VM) error {
-	if v.StartedAt.IsZero() {
-		if err := m.d.Work.Create(ctx, m.workLayer(v)); err != nil {
+	l := m.workLayer(v)
+	if warm(v) {
+		t, err := m.d.Templates.Get(ctx, v.Template)
+		if err != nil {
+			return err
+		}
+		l.Template = t.Work()
+		if err := m.d.Work.Delete(ctx, l); err != nil {
 			return err
 		}
 	}
-	return m.d.Work.Grow(ctx, m.workLayer(v))
+	if v.StartedAt.IsZero() {
+		if err := m.d.Work.Create(ctx, l); err != nil || warm(v) {
+			return err
+		}
+	}
+	return m.d.Work.Grow(ctx, l)
 }

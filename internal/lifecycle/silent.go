@@ -13,7 +13,7 @@ import (
 	"banger/internal/vmm"
 )
 
-// patience is how long what does not answer is waited for.
+// patience is how long guests, and what does not answer, are waited for.
 type patience struct {
 	// answer is how long a VMM or an agent may take to answer before it
 	// counts as silent.
@@ -21,11 +21,14 @@ type patience struct {
 	// agent is how long an agent may be silent before the calls that wait for
 	// it are broken off and the next one reaches for it anew.
 	agent time.Duration
+	// quiet is how long a guest is left alone before it is frozen: what is on
+	// its way to the host then would be lost.
+	quiet time.Duration
 }
 
 // defaultPatience: a guest without KVM on a busy host, with all its memory in
 // use, may take seconds to answer.
-var defaultPatience = patience{answer: 5 * time.Second, agent: 20 * time.Second}
+var defaultPatience = patience{answer: 5 * time.Second, agent: 20 * time.Second, quiet: 300 * time.Millisecond}
 
 // silent is who of a machine does not answer.
 type silent string
@@ -72,17 +75,17 @@ func (m *Manager) ask(l *live) {
 	was, since := l.setSilent(who)
 	if who == was {
 		if who == silentAgent && time.Since(since) > m.patience.agent {
-			m.log.Warn("connection to the agent given up", "vm", l.v.ID)
+			m.log.Warn("connection to the agent given up", "vm", l.vm().ID)
 			l.giveUpAgent()
 		}
 		return
 	}
 	if was == silentVMM || who == nobodySilent {
-		l.tell(fmt.Sprintf("the %s of machine %q answers again", was, l.v.Name))
+		l.tell(fmt.Sprintf("the %s of machine %q answers again", was, l.vm().Name))
 	}
 	if who != nobodySilent {
-		m.log.Warn("no answer", "vm", l.v.ID, "of", string(who), "err", err)
-		l.tell(who.error(l.v).Error() + "; the command goes on if it does again")
+		m.log.Warn("no answer", "vm", l.vm().ID, "of", string(who), "err", err)
+		l.tell(who.error(l.vm()).Error() + "; the command goes on if it does again")
 	}
 }
 
@@ -130,7 +133,7 @@ func (l *live) whoIsSilent() silent {
 // silence is the error of a machine of which somebody does not answer.
 func (l *live) silence() error {
 	if who := l.whoIsSilent(); who != nobodySilent {
-		return who.error(l.v)
+		return who.error(l.vm())
 	}
 	return nil
 }

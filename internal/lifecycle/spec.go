@@ -8,7 +8,7 @@ import (
 	"banger/internal/config"
 	"banger/internal/disk"
 	"banger/internal/guest/wire"
-	"banger/internal/image"
+	"banger/internal/trace"
 	"banger/internal/vm"
 	"banger/internal/vmm"
 )
@@ -54,6 +54,10 @@ func (m *Manager) vmmSpec(v vm.VM, b *boot) vmm.Spec {
 	if b.tap != "" {
 		s.NICs = []vmm.NIC{{Tap: b.tap, MAC: b.nic.MAC}}
 	}
+	s.FreezeTo, s.Idle = b.freezeTo, v.Purpose != vm.ForUser
+	if t := b.template; t != nil {
+		s.Restore = &vmm.Frozen{RAM: t.RAM(), State: t.State()}
+	}
 	return s
 }
 
@@ -68,15 +72,13 @@ func (m *Manager) bundle(v vm.VM, b *boot) (wire.Bundle, error) {
 		return wire.Bundle{}, err
 	}
 	can := d.Capabilities()
-	// The same at every boot of the machine, and tells nothing of its token.
-	sum := md5.Sum([]byte("banger machine-id " + string(v.ID) + v.CreatedAt.UTC().String()))
 	w := wire.Bundle{
 		Hostname:  v.Name,
-		MachineID: hex.EncodeToString(sum[:]),
+		MachineID: machineID(v),
 		Token:     v.Token,
 		Root:      wire.Mount{Serial: rootSerial, FSType: "ext4"},
-		Mounts:    []wire.Mount{{Serial: workSerial, Target: "/root", FSType: "ext4", Fill: true}},
-		Init:      b.image.Init,
+		Mounts:    []wire.Mount{{Serial: workSerial, Target: "/root", FSType: "ext4", SizeBytes: v.Spec.DiskBytes, Fill: true}},
+		Init:      b.ground.image.Init,
 
 		VsockPort:   can.VsockPort,
 		EndByReboot: can.EndByReboot,
@@ -98,16 +100,34 @@ func (m *Manager) bundle(v vm.VM, b *boot) (wire.Bundle, error) {
 			w.Mounts[i].Position = 2 + i
 		}
 	}
+	if v.Purpose == vm.ForTemplate {
+		return ofTemplate(w), nil
+	}
 	return w, nil
 }
 
-// rootLayer is the machine's writable root; with the zero image it is enough
-// to detach and delete.
-func (m *Manager) rootLayer(v vm.VM, i image.Image) disk.Layer {
-	return disk.Layer{
-		ID: string(v.ID), Dir: m.paths(v).Dir, Base: i.Root, BaseID: i.ID,
-		SizeBytes: max(int64(m.d.Config.RootFS), i.SizeBytes), UID: v.UID,
+// machineID is the same at every boot of a machine. Records of old have none.
+func machineID(v vm.VM) string {
+	if v.MachineID != "" {
+		return v.MachineID
 	}
+	sum := md5.Sum([]byte("banger machine-id " + string(v.ID) + v.CreatedAt.UTC().String()))
+	return hex.EncodeToString(sum[:])
+}
+
+// ofTemplate is a bundle without what all machines of the template would share.
+func ofTemplate(w wire.Bundle) wire.Bundle {
+	w.Template = true
+	w.AuthorizedKeys, w.SSHHostKeys = nil, nil
+	w.NICs, w.Resolvers, w.Hosts = nil, nil, nil
+	return w
+}
+
+// rootLayer is the machine's writable root.
+func (m *Manager) rootLayer(v vm.VM, g ground) disk.Layer {
+	return g.over(disk.Layer{
+		ID: string(v.ID), Dir: m.paths(v).Dir, SizeBytes: m.rootBytes(g.image), UID: v.UID,
+	})
 }
 
 func (m *Manager) workLayer(v vm.VM) disk.Layer {
@@ -115,7 +135,8 @@ func (m *Manager) workLayer(v vm.VM) disk.Layer {
 }
 
 // makeDisks makes what of the machine's disks is not there yet.
-func (m *Manager) makeDisks(ctx context.Context, v vm.VM, i image.Image) error {
+func (m *Manager) makeDisks(ctx context.Context, v vm.VM, g ground) error {
+	defer trace.Span(ctx, trace.Daemon, "make disks")()
 	d, err := m.driver(v.Spec.Driver)
 	if err != nil {
 		return err
@@ -123,8 +144,10 @@ func (m *Manager) makeDisks(ctx context.Context, v vm.VM, i image.Image) error {
 	if err := ownedDir(m.paths(v).Dir, v.UID); err != nil {
 		return err
 	}
-	if err := d.Layers.Create(ctx, m.rootLayer(v, i)); err != nil {
+	if err := d.Layers.Create(ctx, m.rootLayer(v, g)); err != nil {
 		return err
 	}
-	return m.d.Work.Create(ctx, m.workLayer(v))
+	work := m.workLayer(v)
+	work.Template = g.template.Work()
+	return m.d.Work.Create(ctx, work)
 }

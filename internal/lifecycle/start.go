@@ -7,8 +7,10 @@ import (
 	"time"
 
 	"banger/internal/failpoint"
+	"banger/internal/trace"
 	"banger/internal/undo"
 	"banger/internal/vm"
+	"banger/internal/vmm"
 )
 
 // errStopping says that the daemon ends while a machine is being started.
@@ -17,10 +19,25 @@ var errStopping = errors.New("the daemon is stopping; its next start goes on wit
 // Start brings up a machine, or takes down whatever it began. It returns when
 // the next command in the machine works.
 func (m *Manager) Start(ctx context.Context, id vm.ID, p Progress) (vm.VM, error) {
+	v, err := m.d.Records.Get(ctx, id)
+	if err == nil {
+		err = ours(v)
+	}
+	if err != nil {
+		return v, err
+	}
+	return m.start(ctx, id, nil, p)
+}
+
+// start is Start of a machine that will be frozen to freezeTo, if that is not
+// nil.
+func (m *Manager) start(ctx context.Context, id vm.ID, freezeTo *vmm.Frozen, p Progress) (vm.VM, error) {
+	defer trace.Span(ctx, trace.Daemon, "start")()
 	v, b, err := m.prepare(ctx, id, p)
 	if err != nil {
 		return v, err
 	}
+	b.freezeTo = freezeTo
 	v, unlock, err := m.begin(ctx, id, vm.Starting, "")
 	if err != nil {
 		return v, err
@@ -30,25 +47,46 @@ func (m *Manager) Start(ctx context.Context, id vm.ID, p Progress) (vm.VM, error
 	defer done()
 
 	var u undo.Stack
-	for _, s := range m.steps(v, b) {
-		s.arm(&u)
-		if err := try(ctx, s); err != nil {
-			if context.Cause(ctx) == errInterrupted {
-				err = errInterrupted
-			}
-			if m.ctx.Err() != nil {
-				return v, errStopping // as after a crash: the next daemon goes on
-			}
-			return m.takeDown(ctx, v, &u, "", fmt.Errorf("%s: %w", s.name, err))
+	if warm(v) && b.template == nil {
+		v, err = m.makeCold(ctx, v, b)
+	}
+	if err == nil {
+		err = m.bringUp(ctx, v, b, &u)
+	}
+	if err != nil && b.template != nil && ctx.Err() == nil && m.ctx.Err() == nil {
+		v, err = m.bootAfterAll(ctx, v, b, &u, err)
+	}
+	if err != nil {
+		if m.ctx.Err() != nil && v.Purpose == vm.ForUser {
+			return v, errStopping // as after a crash: the next daemon goes on
 		}
+		return m.takeDown(ctx, v, &u, "", err)
 	}
 	var none string
 	up, err := m.change(context.WithoutCancel(ctx), id, vm.Change{To: vm.Running, Started: true, LastError: &none})
 	if err != nil {
 		return m.takeDown(ctx, v, &u, "", err)
 	}
+	m.touchID(id)
 	m.log.Info("state", "vm", id, "name", v.Name, "state", vm.Running)
+	if b.template != nil && v.Purpose == vm.ForUser {
+		m.finishSoon(v)
+	}
 	return up, nil
+}
+
+// bringUp does the steps of a start; u undoes what was begun of them.
+func (m *Manager) bringUp(ctx context.Context, v vm.VM, b *boot, u *undo.Stack) error {
+	for _, s := range m.steps(v, b) {
+		s.arm(u)
+		if err := try(ctx, s); err != nil {
+			if context.Cause(ctx) == errInterrupted {
+				err = errInterrupted
+			}
+			return fmt.Errorf("%s: %w", s.name, err)
+		}
+	}
+	return nil
 }
 
 // Restart stops a machine as [Manager.Stop] does, if it is up, and starts it.
@@ -85,6 +123,7 @@ func try(ctx context.Context, s step) error {
 // prepare gets what a start needs that is not the machine's own, outside its
 // lock: pulling a kernel may take long.
 func (m *Manager) prepare(ctx context.Context, id vm.ID, p Progress) (vm.VM, *boot, error) {
+	defer trace.Span(ctx, trace.Daemon, "prepare")()
 	v, err := m.d.Records.Get(ctx, id)
 	if err != nil {
 		return v, nil, err
@@ -103,12 +142,14 @@ func (m *Manager) prepare(ctx context.Context, id vm.ID, p Progress) (vm.VM, *bo
 	if err := d.Check(ctx); err != nil {
 		return v, nil, err
 	}
-	b := &boot{progress: p}
-	if b.image, err = m.d.Images.Version(ctx, v.Spec.Image, v.Spec.ImageID); err != nil {
+	b := &boot{progress: p, fresh: v.State == vm.Created}
+	if b.ground.image, err = m.d.Images.Version(ctx, v.Spec.Image, v.Spec.ImageID); err != nil {
 		return v, nil, err
 	}
-	b.kernel, err = m.d.Kernels.Get(ctx, v.Spec.Kernel)
-	return v, b, err
+	if b.kernel, err = m.d.Kernels.Get(ctx, v.Spec.Kernel); err != nil {
+		return v, nil, err
+	}
+	return v, b, m.prepareTemplate(ctx, v, b)
 }
 
 // takeDown undoes what u holds and records where that left the machine: with

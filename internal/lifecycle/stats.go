@@ -11,7 +11,6 @@ import (
 
 	"banger/internal/errkind"
 	"banger/internal/guest/wire"
-	"banger/internal/image"
 	"banger/internal/network"
 	"banger/internal/vm"
 	"banger/internal/vmm"
@@ -68,7 +67,7 @@ func (m *Manager) measure(ctx context.Context, s *Stats) {
 		p.Close()
 	}
 	if d, err := m.driver(s.VM.Spec.Driver); err == nil {
-		s.Root = allocated(d.Layers.Path(m.rootLayer(s.VM, image.Image{})))
+		s.Root = allocated(d.Layers.Path(m.rootLayer(s.VM, ground{})))
 	}
 	s.Work = allocated(m.d.Work.Path(m.workLayer(s.VM)))
 	l := m.liveOf(s.VM.ID)

@@ -11,9 +11,10 @@ import (
 	"banger/internal/failpoint"
 	"banger/internal/guest/wire"
 	"banger/internal/handle"
-	"banger/internal/image"
 	"banger/internal/kernel"
 	"banger/internal/network"
+	"banger/internal/template"
+	"banger/internal/trace"
 	"banger/internal/undo"
 	"banger/internal/vm"
 	"banger/internal/vmm"
@@ -34,8 +35,11 @@ type step struct {
 
 // A boot is what the steps of one start hand on to each other.
 type boot struct {
-	image    image.Image
+	ground   ground
 	kernel   kernel.Kernel
+	template *template.Template // from which it is restored; nil: it boots
+	freezeTo *vmm.Frozen        // where it will be frozen; nil: it will not
+	fresh    bool               // no earlier start can have touched its disks
 	root     disk.Device
 	progress Progress
 	console  int64 // where in the console's log it begins
@@ -55,15 +59,19 @@ func (m *Manager) steps(v vm.VM, b *boot) []step {
 		{name: "vmm", do: m.launch(v, b), undo: m.kill(v)},
 		{name: "guest", do: m.awaitGuest(v, b), undo: func(context.Context) error { return nil }},
 	}
+	if b != nil && b.template != nil { // what it boots with was read long ago
+		steps[2].do, steps[4].do = func(context.Context) error { return nil }, m.identify(v, b)
+	}
 	for i, s := range steps {
 		steps[i].do, steps[i].undo = m.timed(v, s.name, s.do), m.timed(v, "undo "+s.name, s.undo)
 	}
 	return steps
 }
 
-// timed logs how long f took.
+// timed logs, and traces, how long f took.
 func (m *Manager) timed(v vm.VM, name string, f func(context.Context) error) func(context.Context) error {
 	return func(ctx context.Context) error {
+		defer trace.Span(ctx, trace.Daemon, name)()
 		began := time.Now()
 		err := f(ctx)
 		m.log.Debug("step", "vm", v.ID, "step", name, "took", time.Since(began))
@@ -96,12 +104,17 @@ func (m *Manager) attachDisk(v vm.VM, b *boot) func(context.Context) error {
 		if err != nil {
 			return err
 		}
-		l := m.rootLayer(v, b.image)
+		l := m.rootLayer(v, b.ground)
+		if b.template != nil && !b.fresh {
+			if err := m.dropDisks(ctx, v); err != nil {
+				return err
+			}
+		}
 		if v.StartedAt.IsZero() {
 			// A crash in the middle of create leaves a record whose disks
 			// may not be there yet. Later a disk that is missing is a loss
 			// that must be told, not papered over with an empty one.
-			if err := m.makeDisks(ctx, v, b.image); err != nil {
+			if err := m.makeDisks(ctx, v, b.ground); err != nil {
 				return err
 			}
 		}
@@ -134,7 +147,7 @@ func (m *Manager) detachDisk(v vm.VM) func(context.Context) error {
 		if err != nil {
 			return err
 		}
-		err = d.Layers.Detach(ctx, m.rootLayer(v, image.Image{}))
+		err = d.Layers.Detach(ctx, m.rootLayer(v, ground{}))
 		if err != nil {
 			return err
 		}
@@ -165,7 +178,11 @@ func (m *Manager) launch(v vm.VM, b *boot) func(context.Context) error {
 		if err := ownedDir(m.paths(v).Run, v.UID); err != nil {
 			return err
 		}
-		b.progress("boot "+v.Name, "", 0, 0)
+		verb := "boot "
+		if b.template != nil {
+			verb = "restore "
+		}
+		b.progress(verb+v.Name, "", 0, 0)
 		b.console = m.consoleSize(v)
 		s := m.vmmSpec(v, b)
 		s.Cgroup = m.bound(v, d.Capabilities())
@@ -241,7 +258,9 @@ func (m *Manager) killAll(ctx context.Context, v vm.VM) error {
 		if err != nil {
 			return err
 		}
+		end := trace.Span(ctx, trace.VMM, "kill")
 		err = p.Kill(ctx)
+		end()
 		pid := p.PID()
 		p.Close()
 		if err != nil {
@@ -251,7 +270,10 @@ func (m *Manager) killAll(ctx context.Context, v vm.VM) error {
 }
 
 func (m *Manager) awaitGuest(v vm.VM, b *boot) func(context.Context) error {
-	return func(ctx context.Context) error { return m.firstContact(ctx, v, b.console) }
+	return func(ctx context.Context) error {
+		defer trace.Span(ctx, trace.Guest, "boot")()
+		return m.firstContact(ctx, v, b)
+	}
 }
 
 // ownedDir makes a directory that only uid may use, or gives it one of ours.

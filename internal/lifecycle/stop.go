@@ -38,6 +38,9 @@ func (m *Manager) stop(ctx context.Context, id vm.ID, grace time.Duration, reaso
 	if err != nil {
 		return v, err
 	}
+	if err := ours(v); err != nil {
+		return v, err
+	}
 	if v.State == vm.Stopped || v.State == vm.Created {
 		return v, nil
 	}
@@ -46,7 +49,7 @@ func (m *Manager) stop(ctx context.Context, id vm.ID, grace time.Duration, reaso
 	}
 	may := func() error { return nil }
 	if grace > 0 {
-		may = func() error { return m.wake(ctx, v) }
+		may = func() error { return m.mayEnd(v) }
 	}
 	v, unlock, err := m.beginIf(ctx, id, may, vm.Stopping, reason)
 	if errkind.Of(err) == errkind.Conflict {
@@ -109,6 +112,9 @@ func (m *Manager) powerOff(ctx context.Context, v vm.VM, grace time.Duration) (o
 	}
 	l.setEnding(true)
 	defer l.setEnding(false)
+	if err := m.goOnToEnd(ctx, l); err != nil {
+		m.log.Warn("guest that stands could not go on to power off", "vm", v.ID, "err", err)
+	}
 	if err := m.askPowerOff(ctx, l); err != nil {
 		m.log.Warn("guest did not take the request to power off", "vm", v.ID, "err", err)
 		return false, m.standsError(ctx, l)
@@ -128,7 +134,7 @@ func (m *Manager) standsError(ctx context.Context, l *live) error {
 	if _, st := l.standing(); !stands(st) || context.Cause(ctx) == errInterrupted {
 		return nil
 	}
-	v := l.v
+	v := l.vm()
 	v.StateReason = m.fullReason()
 	return m.keepsStanding(v)
 }
@@ -145,7 +151,7 @@ func (m *Manager) standsAfterAll(ctx context.Context, v vm.VM, cause error) (vm.
 }
 
 func (m *Manager) askPowerOff(ctx context.Context, l *live) error {
-	d, err := m.driver(l.v.Spec.Driver)
+	d, err := m.driver(l.vm().Spec.Driver)
 	if err != nil {
 		return err
 	}

@@ -8,7 +8,6 @@ import (
 	"banger/internal/config"
 	"banger/internal/errkind"
 	"banger/internal/handle"
-	"banger/internal/image"
 	"banger/internal/vm"
 )
 
@@ -25,7 +24,7 @@ type Details struct {
 func (m *Manager) Details(v vm.VM) Details {
 	d := Details{Paths: m.paths(v), WorkDisk: m.d.Work.Path(m.workLayer(v)), Cgroup: m.d.Limits.Path(string(v.ID))}
 	if drv, err := m.driver(v.Spec.Driver); err == nil {
-		d.SystemOverlay = drv.Layers.Path(m.rootLayer(v, image.Image{}))
+		d.SystemOverlay = drv.Layers.Path(m.rootLayer(v, ground{}))
 	}
 	if m.liveOf(v.ID) != nil {
 		d.Handle = m.d.Handles.Get(v.ID)
@@ -54,6 +53,7 @@ func (m *Manager) DeleteKernel(ctx context.Context, name string) error {
 }
 
 func (m *Manager) unused(ctx context.Context, noun, name string, uses func(vm.VM) bool, remove func(context.Context, string) error) error {
+	m.clear(ctx, uses)
 	m.parts.Lock()
 	defer m.parts.Unlock()
 	vms, err := m.d.Records.List(ctx)
@@ -91,8 +91,8 @@ func (m *Manager) PruneImages(ctx context.Context) {
 // daemon calls it from time to time.
 func (m *Manager) TrimLogs() {
 	for _, l := range m.allLive() {
-		if err := trimConsole(m.paths(l.v).ConsoleLog(), int64(m.d.Config.LogCap)); err != nil && !errors.Is(err, os.ErrNotExist) {
-			m.log.Warn("trim the console log", "vm", l.v.ID, "err", err)
+		if err := trimConsole(m.paths(l.vm()).ConsoleLog(), int64(m.d.Config.LogCap)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			m.log.Warn("trim the console log", "vm", l.vm().ID, "err", err)
 		}
 	}
 }

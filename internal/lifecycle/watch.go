@@ -1,11 +1,13 @@
 package lifecycle
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"banger/internal/errkind"
@@ -24,9 +26,9 @@ const recordAgain = time.Second
 
 // A live is what is true of a running machine in this life of the daemon.
 type live struct {
-	v    vm.VM           // as it was when it was taken up
-	gone chan struct{}   // closed when the process has ended
-	ctx  context.Context // ends with the process, and when it is taken down
+	rec  atomic.Pointer[vm.VM] // as it was when it was taken up, or claimed; see vm
+	gone chan struct{}         // closed when the process has ended
+	ctx  context.Context       // ends with the process, and when it is taken down
 	end  context.CancelFunc
 
 	dialing sync.Mutex // held while dialling; before mu
@@ -37,16 +39,28 @@ type live struct {
 	status vmm.Status  // what the VMM last said of its guest; guarded by mu
 	tried  time.Time   // when it was last let go on; guarded by mu
 	ending bool        // it is being asked to power off; guarded by mu
+	held   string      // why it is to stay paused; empty: it is not; guarded by mu
+	token  string      // what greets the agent; guarded by mu
+	due    due         // what its guest must be told; guarded by mu
 
 	silent silent    // who does not answer; guarded by mu
 	since  time.Time // when that began; guarded by mu
 
 	asking  sync.Mutex // held while VMM and agent are asked whether they answer
-	fitting sync.Mutex // held while it is paused or let go on for room
+	fitting sync.Mutex // held while it is paused or let go on; before mu
+
+	used      lastUse
+	autoPause atomic.Int64 // how long nobody has to use it for it to be paused, a [time.Duration]; 0: never
+	idling    sync.Mutex   // held while it is asked whether it is idle, and paused then
+	upSince   time.Time    // when it was started
+	net       netLook
 
 	nmu     sync.Mutex
 	notices map[chan string]bool // guarded by nmu
 }
+
+// vm is the machine as it was when it was taken up, or claimed.
+func (l *live) vm() vm.VM { return *l.rec.Load() }
 
 // close drops the connections. The process goes on.
 func (l *live) close() {
@@ -93,7 +107,16 @@ func (m *Manager) allLive() []*live {
 // watch takes up a machine: when its process ends by itself, that is recorded.
 // It takes over p and mach.
 func (m *Manager) watch(v vm.VM, p vmm.Process, mach vmm.Machine) {
-	l := &live{v: v, mach: mach, gone: make(chan struct{})}
+	l := &live{mach: mach, token: v.Token, gone: make(chan struct{}), upSince: m.idle.now()}
+	l.rec.Store(&v)
+	if v.State.Up() {
+		l.upSince = v.StartedAt
+	}
+	if v.Held {
+		l.held = cmp.Or(v.StateReason, onRequest)
+	}
+	m.touch(l) // it is not known how long nobody has used it
+	l.autoPause.Store(int64(v.Spec.AutoPause))
 	l.ctx, l.end = context.WithCancel(m.ctx)
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -136,20 +159,23 @@ func (m *Manager) forget(id vm.ID) {
 // records why it did.
 func (m *Manager) ended(l *live) {
 	reason := m.whyEnded(l)
-	unlock, err := m.locks.Lock(m.ctx, l.v.ID)
+	unlock, err := m.locks.Lock(m.ctx, l.vm().ID)
 	if err != nil {
 		return // the daemon ends; the next one finds it
 	}
 	defer unlock()
-	if m.liveOf(l.v.ID) != l {
+	if m.liveOf(l.vm().ID) != l {
 		return // taken down by us while we waited for the lock
 	}
-	v, err := m.recordEnd(l.v.ID, reason)
+	v, err := m.recordEnd(l.vm().ID, reason)
 	if err != nil {
 		return // the daemon ends, or the machine is no more
 	}
 	if _, err := m.takeDown(m.ctx, v, m.undoAll(v), reason, nil); err != nil {
-		m.log.Error("take down a machine that ended", "vm", l.v.ID, "err", err)
+		m.log.Error("take down a machine that ended", "vm", l.vm().ID, "err", err)
+	}
+	if v.Purpose != vm.ForUser {
+		m.background(func() { m.discardLater(v.ID) })
 	}
 }
 
@@ -168,15 +194,17 @@ func (m *Manager) recordEnd(id vm.ID, reason string) (vm.VM, error) {
 	}
 }
 
-// firstContact waits until the agent of a machine that boots answers. It ends
-// early if the VMM does, with what the guest said last; console is where in the
-// console's log that boot begins.
-func (m *Manager) firstContact(ctx context.Context, v vm.VM, console int64) error {
+// firstContact waits until the agent of a machine that boots, or was restored,
+// answers. It ends early if the VMM does, with what the guest said last.
+func (m *Manager) firstContact(ctx context.Context, v vm.VM, b *boot) error {
 	l := m.liveOf(v.ID)
 	if l == nil {
 		return errors.New("the VMM has gone")
 	}
-	limit := time.Duration(m.d.Config.Boot)
+	limit := m.bootLimit(v)
+	if b.template != nil {
+		limit = min(limit, identifyTime*slower(v))
+	}
 	dctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	go func() {
@@ -189,11 +217,11 @@ func (m *Manager) firstContact(ctx context.Context, v vm.VM, console int64) erro
 	_, err := m.agentOf(dctx, l)
 	select {
 	case <-l.gone:
-		return m.bootError(l, console)
+		return m.bootError(l, b.console)
 	default:
 	}
 	if err != nil && ctx.Err() == nil && errors.Is(dctx.Err(), context.DeadlineExceeded) {
-		return m.silentError(l, console, limit)
+		return m.silentError(l, b.console, limit)
 	}
 	return err
 }

@@ -10,7 +10,7 @@ import (
 )
 
 // An Attachment is a session that somebody is being joined to. Its methods are
-// for one caller at a time.
+// for one caller at a time, who calls Close in the end.
 type Attachment struct {
 	Agent wire.AgentServiceClient // whose AttachSession the caller is joined to
 	First *wire.AttachSessionRequest
@@ -29,13 +29,9 @@ func (m *Manager) Attach(ctx context.Context, machine, ref string, start *wire.A
 	if err != nil {
 		return nil, err
 	}
-	if !s.Status.Runs() && s.Status != Exited { // what cannot be, the agent refuses by itself
-		if s, err = m.lookOne(ctx, s); err != nil {
-			return nil, err
-		}
-		if err := s.checkRuns(); err != nil && s.Status != Exited {
-			return nil, err
-		}
+	if s, err = m.checkAttachable(ctx, s); err != nil {
+		t.done()
+		return nil, err
 	}
 	start = &wire.AttachStart{
 		Id: string(s.ID), Name: printable(start.GetName()), Take: start.GetTake(), ReadOnly: start.GetReadOnly(),
@@ -44,6 +40,22 @@ func (m *Manager) Attach(ctx context.Context, machine, ref string, start *wire.A
 	first := &wire.AttachSessionRequest{Msg: &wire.AttachSessionRequest_Start{Start: start}}
 	return &Attachment{Agent: t.agent, First: first, VM: t.vm.ID, m: m, t: t, s: s}, nil
 }
+
+// checkAttachable refuses a session that nobody can be joined to; what cannot
+// be besides, the agent refuses by itself.
+func (m *Manager) checkAttachable(ctx context.Context, s Session) (Session, error) {
+	if s.Status.Runs() || s.Status == Exited {
+		return s, nil
+	}
+	s, err := m.lookOne(ctx, s)
+	if err != nil || s.Status == Exited {
+		return s, err
+	}
+	return s, s.checkRuns()
+}
+
+// Close says that the caller has left. It may be called twice.
+func (a *Attachment) Close() { a.t.done() }
 
 // Answer takes an answer of the agent and returns what goes to the caller: the
 // session, for the first answer, or else what the agent says. A refusal is an

@@ -48,7 +48,7 @@ type bed struct {
 func newBed(t *testing.T) *bed {
 	t.Helper()
 	b := &bed{t: t, path: filepath.Join(t.TempDir(), "banger.db"), disks: &disks{}}
-	b.machines = &machines{t: t, b: b, guests: make(map[vm.ID]*sessiontest.Guest), gone: make(map[vm.ID]chan struct{})}
+	b.machines = &machines{t: t, b: b, used: make(map[vm.ID]int), guests: make(map[vm.ID]*sessiontest.Guest), gone: make(map[vm.ID]chan struct{})}
 	b.open()
 	b.web = b.machine("web")
 	t.Cleanup(b.close)
@@ -60,11 +60,12 @@ func (b *bed) open() {
 	var err error
 	b.store, err = store.Open(b.path, store.Options{UIDs: vm.UIDRange{Base: 5000, Count: 100}, TestOnlyFail: func(method string) error {
 		b.mu.Lock()
-		defer b.mu.Unlock()
-		if b.fail == nil {
+		fail := b.fail
+		b.mu.Unlock()
+		if fail == nil {
 			return nil
 		}
-		return b.fail(method)
+		return fail(method) // which may set what fails from then on
 	}})
 	if err != nil {
 		b.t.Fatal(err)
@@ -74,8 +75,15 @@ func (b *bed) open() {
 	})
 }
 
+// close ends the daemon's life. By then nothing uses a machine.
 func (b *bed) close() {
+	b.t.Helper()
 	b.Close()
+	for id, n := range b.machines.used {
+		if n != 0 {
+			b.t.Errorf("machine %s is used %d times in the end", id, n)
+		}
+	}
 	if err := b.store.Close(); err != nil {
 		b.t.Error(err)
 	}
@@ -194,6 +202,7 @@ type machines struct {
 	guests map[vm.ID]*sessiontest.Guest // guarded by mu
 	gone   map[vm.ID]chan struct{}      // guarded by mu
 	err    error                        // of reaching any agent; guarded by mu
+	used   map[vm.ID]int                // by how many; guarded by mu
 }
 
 func (m *machines) set(id vm.ID, g *sessiontest.Guest) {
@@ -247,6 +256,17 @@ func (m *machines) Gone(id vm.ID) <-chan struct{} {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.gone[id]
+}
+
+func (m *machines) Use(id vm.ID) (done func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.used[id]++
+	return sync.OnceFunc(func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.used[id]--
+	})
 }
 
 func (m *machines) EndOf(context.Context, vm.ID) string { return "it was unplugged" }

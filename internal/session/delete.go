@@ -20,6 +20,7 @@ func (m *Manager) Delete(ctx context.Context, machine, ref string) (Session, err
 	if v.State.Up() {
 		t, err := m.reach(ctx, v)
 		if err == nil {
+			defer t.done()
 			err = m.removeFromGuest(ctx, t, s.ID)
 		}
 		if err != nil {

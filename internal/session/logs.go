@@ -101,6 +101,7 @@ func (m *Manager) logsOfGuest(ctx context.Context, v vm.VM, s Session, r *wire.S
 	if err != nil {
 		return err
 	}
+	defer t.done()
 	_, stop := m.d.Machines.Notices(v.ID)
 	defer stop()
 	ctx, cancel := context.WithCancel(ctx)

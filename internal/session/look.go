@@ -35,6 +35,8 @@ func (m *Manager) look(ctx context.Context, machine vm.ID, list []Session) []Ses
 		return m.record(ctx, list, planNoted(ids, err.Error()))
 	case settled(v.State):
 		return m.record(ctx, list, m.readDisk(ctx, v, ids))
+	case v.Held:
+		return list // paused, it is not woken for a look
 	case !v.State.Up():
 		return m.record(ctx, list, planNoted(ids, fmt.Sprintf("vm %q is %s", v.Name, v.State)))
 	}
@@ -64,6 +66,7 @@ func (m *Manager) ask(ctx context.Context, v vm.VM, ids []ID) ([]*wire.SessionSt
 	ctx, cancel := context.WithTimeoutCause(ctx, m.patience.look,
 		errkind.New(errkind.Timeout, "the agent of %q did not answer within %s", v.Name, m.patience.look))
 	defer cancel()
+	defer m.d.Machines.Use(v.ID)()
 	a, err := m.d.Machines.Agent(ctx, v.ID)
 	if err != nil {
 		return nil, causeOf(ctx, err)

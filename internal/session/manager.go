@@ -41,6 +41,9 @@ type Machines interface {
 	// Agent returns the shared connection to the agent of a machine.
 	// [errkind.Conflict]: it does not run, or is paused.
 	Agent(ctx context.Context, id vm.ID) (guest.Agent, error)
+	// Use notes that somebody uses a machine, until done is called: it is not
+	// paused for being idle meanwhile. To be called before Agent.
+	Use(id vm.ID) (done func())
 	// Gone is closed when the machine's process has ended; nil if it has.
 	Gone(id vm.ID) <-chan struct{}
 	// EndOf returns why a machine ended whose process has gone.

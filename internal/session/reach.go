@@ -14,11 +14,13 @@ import (
 	"banger/internal/vm"
 )
 
-// A target is a running machine whose agent was reached.
+// A target is a running machine whose agent was reached. It is in use until
+// done is called.
 type target struct {
 	vm    vm.VM
 	agent guest.Agent
 	gone  <-chan struct{} // closed when the machine's process has ended
+	done  func()
 }
 
 // find finds a session as a caller named it.
@@ -32,8 +34,9 @@ func (m *Manager) find(ctx context.Context, machine, ref string) (vm.VM, Session
 }
 
 // reach finds the way to a machine's agent, or says in what words the machine
-// does not run.
+// does not run. After an error it is not in use.
 func (m *Manager) reach(ctx context.Context, v vm.VM) (target, error) {
+	done := m.d.Machines.Use(v.ID)
 	a, err := m.d.Machines.Agent(ctx, v.ID)
 	if errkind.Of(err) == errkind.Conflict && v.State != vm.Paused {
 		err = errkind.New(errkind.Conflict, "vm %q is not running", v.Name)
@@ -41,7 +44,10 @@ func (m *Manager) reach(ctx context.Context, v vm.VM) (target, error) {
 			err = errkind.WithHint(err, "banger vm start "+v.Name)
 		}
 	}
-	return target{vm: v, agent: a, gone: m.d.Machines.Gone(v.ID)}, err
+	if err != nil {
+		done()
+	}
+	return target{vm: v, agent: a, gone: m.d.Machines.Gone(v.ID), done: done}, err
 }
 
 // findRunning is find and reach.

@@ -37,6 +37,7 @@ func (m *Manager) Send(ctx context.Context, machine, ref string, in Input) (Sent
 	if err != nil {
 		return Sent{}, err
 	}
+	defer t.done()
 	// The agent refuses by itself what cannot be: one that is recorded as
 	// running is not asked for twice.
 	looked := s.checkInput() != nil

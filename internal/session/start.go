@@ -31,6 +31,7 @@ func (m *Manager) Start(ctx context.Context, machine string, r Request) (Session
 	if err != nil {
 		return Session{}, err
 	}
+	defer t.done()
 	ctx, cancel := m.detached(ctx, m.patience.start)
 	defer cancel()
 	defer m.begin(s.ID)() // before there is a record of it

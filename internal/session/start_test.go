@@ -246,7 +246,7 @@ func TestCrashInStart(t *testing.T) {
 			// From when on nothing that the daemon does has an effect any more.
 			die := func(err error) error {
 				b.machines.setErr(errBoom)
-				go b.setFail(func(string) error { return errBoom })
+				b.setFail(func(string) error { return errBoom })
 				return err
 			}
 			tt.arm(b, die)

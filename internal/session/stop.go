@@ -61,6 +61,7 @@ func (m *Manager) end(ctx context.Context, machine, ref string, wait time.Durati
 	if err != nil {
 		return s, err
 	}
+	defer t.done()
 	if s, err = m.lookOne(ctx, s); err != nil {
 		return s, err
 	}

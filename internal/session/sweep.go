@@ -78,6 +78,7 @@ func (m *Manager) sweepGuest(v vm.VM) error {
 	if err != nil {
 		return err
 	}
+	defer t.done()
 	for _, st := range says {
 		id := ID(st.GetId())
 		s, ok := has[id]

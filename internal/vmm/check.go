@@ -35,15 +35,23 @@ func (s Spec) Check() error {
 	if s.ID == "" || s.UID == 0 {
 		return errors.New("a machine needs an ID, and a user other than root")
 	}
-	paths := []struct{ what, path string }{
+	type named struct{ what, path string }
+	paths := []named{
 		{"directory", s.Dir}, {"console log", s.ConsoleLog}, {"VMM log", s.VMMLog},
-		{"kernel", s.Kernel}, {"initramfs", s.Initrd},
 		{"API socket", s.APISock}, {"agent socket", s.AgentSock},
 	}
-	optional := []struct{ what, path string }{{"metrics", s.Metrics}, {"cgroup", s.Cgroup}}
+	optional := []named{{"metrics", s.Metrics}, {"cgroup", s.Cgroup}}
 	for _, p := range optional {
 		if p.path != "" {
 			paths = append(paths, p)
+		}
+	}
+	if s.Restore == nil {
+		paths = append(paths, named{"kernel", s.Kernel}, named{"initramfs", s.Initrd})
+	}
+	for _, f := range []*Frozen{s.FreezeTo, s.Restore} {
+		if f != nil {
+			paths = append(paths, named{"memory", f.RAM}, named{"state", f.State})
 		}
 	}
 	for _, p := range paths {
@@ -113,14 +121,13 @@ func (s Spec) checkDisks() error {
 		if d.Format != Raw && d.Format != QCOW2 {
 			return fmt.Errorf("disk %s: format %q is not known", d.Serial, d.Format)
 		}
-		if d.Backing == "" {
-			continue
-		}
-		if d.Format != QCOW2 {
+		if len(d.Backing) > 0 && d.Format != QCOW2 {
 			return fmt.Errorf("disk %s: a disk of format %s stands on no other", d.Serial, d.Format)
 		}
-		if err := checkPath(d.Backing); err != nil {
-			return fmt.Errorf("disk %s: image below: %w", d.Serial, err)
+		for _, path := range d.Backing {
+			if err := checkPath(path); err != nil {
+				return fmt.Errorf("disk %s: image below: %w", d.Serial, err)
+			}
 		}
 	}
 	return nil

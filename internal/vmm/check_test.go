@@ -12,7 +12,7 @@ func goodSpec() Spec {
 		ID: "a1", Dir: "/d", APISock: "/r/api.sock", AgentSock: "/r/agent.sock",
 		ConsoleLog: "/d/console.log", VMMLog: "/d/vmm.log", Kernel: "/k", Initrd: "/i",
 		Cmdline: []string{"quiet"}, VCPUs: 1, MemoryBytes: 64 << 20, UID: 1000,
-		Disks: []Disk{{Serial: "root", Path: "root.qcow2", Format: QCOW2, Backing: "/base"}},
+		Disks: []Disk{{Serial: "root", Path: "root.qcow2", Format: QCOW2, Backing: []string{"/template", "/base"}}},
 	}
 }
 
@@ -45,7 +45,7 @@ func TestCheck(t *testing.T) {
 		{"equal serials", errkind.Internal, func(s *Spec) { s.Disks = append(s.Disks, s.Disks[0]) }},
 		{"unknown format", errkind.Internal, func(s *Spec) { s.Disks[0].Format = "vmdk" }},
 		{"raw over a base", errkind.Internal, func(s *Spec) { s.Disks[0].Format = Raw }},
-		{"relative base", errkind.Internal, func(s *Spec) { s.Disks[0].Backing = "base" }},
+		{"relative base", errkind.Internal, func(s *Spec) { s.Disks[0].Backing = []string{"base"} }},
 		{"no disk path", errkind.Internal, func(s *Spec) { s.Disks[0].Path = "" }},
 	}
 	for _, tt := range tests {

@@ -35,6 +35,9 @@ type Process interface {
 	// StartTime is when it started, in clock ticks since the host booted
 	// (proc_pid_stat(5), field 22).
 	StartTime() uint64
+	// EndIdle makes it, with all its threads, compete for processors as any
+	// other does, if it was started with [Spec.Idle]. It may be called twice.
+	EndIdle() error
 	// Usage is what it has used of the host.
 	Usage() (Usage, error)
 	// Kill sends SIGKILL and waits until the process is gone or ctx ends. A

@@ -3,6 +3,7 @@ package vmm
 import (
 	"context"
 	"errors"
+	"path/filepath"
 	"strings"
 )
 
@@ -22,8 +23,9 @@ type Driver interface {
 	// Version is the VMM's own version, such as "7.2.22".
 	Version(ctx context.Context) (string, error)
 
-	// Launch starts the machine's VMM and boots the guest. It returns when
-	// the VMM runs and its API answers; the guest may still be booting.
+	// Launch starts the machine's VMM and boots the guest, or lets it go on
+	// that Spec.Restore names. It returns when the VMM runs and its API
+	// answers; the guest may still be booting.
 	// Cancelling ctx after Launch returned does nothing to the VMM. On an
 	// error, a process may be left for the caller to find by its Signature
 	// and kill, and files for CleanUp. The error says what the VMM printed.
@@ -65,6 +67,8 @@ type Capabilities struct {
 	// ExtraThreads is how many threads a VMM may need beyond one for each virtual
 	// processor.
 	ExtraThreads int
+	// Freezes: guests can be frozen and go on (Spec.FreezeTo, Spec.Restore).
+	Freezes bool
 	// Accelerated: guest code runs on the processor, not in software.
 	Accelerated bool
 }
@@ -88,6 +92,24 @@ type Spec struct {
 	VsockCID    uint32 // where addresses are the host's, it gets another if this one is taken
 	UID         uint32 // user and group that the VMM runs as
 	Cgroup      string // absolute; of version 2, in which the VMM starts; empty: in none of its own
+	Idle        bool   // the VMM gets a processor when nobody else wants it, until [Process.EndIdle]
+	// FreezeTo is where [Machine.Freeze] is to leave the guest: files that are not
+	// there yet, in a directory that the VMM's user may have no access to, which
+	// Launch may begin to make. Nil: it will not be asked to.
+	FreezeTo *Frozen
+	// Restore makes Launch go on where a guest was frozen instead of booting:
+	// Kernel, Initrd and Cmdline are not used. Processors, memory, disks and
+	// interfaces are as many and as large as they were, but for disks that the
+	// guest had not mounted: it learns of their new size. An interface has the
+	// MAC that it had. The machine's user can read the files. Nil: boot.
+	Restore *Frozen
+}
+
+// Frozen is a guest at rest: two files, from which any number of guests may go
+// on, also at once. None of them can write to the files.
+type Frozen struct {
+	RAM   string // absolute; the guest's memory, as large as that, sparse
+	State string // absolute; all else: processors and devices
 }
 
 // Format is how a disk's content is stored.
@@ -103,8 +125,16 @@ type Disk struct {
 	Serial   string // at most 20 bytes (virtio specification, section 5.2)
 	Path     string // absolute, or relative to Spec.Dir
 	Format   Format
-	Backing  string // QCOW2: absolute path of the raw image below; empty: none
+	Backing  []string // QCOW2: absolute paths of what is below, nearest first: overlays, and last a raw image; empty: nothing
 	ReadOnly bool
+}
+
+// PathOf is the absolute path of one of the machine's disks.
+func (s Spec) PathOf(d Disk) string {
+	if filepath.IsAbs(d.Path) {
+		return d.Path
+	}
+	return filepath.Join(s.Dir, d.Path)
 }
 
 // NIC is one network interface of a guest.
@@ -150,6 +180,12 @@ type Machine interface {
 	// host's disk is still full, a guest that stands because of that stands
 	// again at once, and Changed says so. It succeeds if the guest runs.
 	Resume(ctx context.Context) error
+
+	// Freeze leaves the guest in the files of Spec.FreezeTo. The guest must stand, and be quiet since before it came to:
+	// what is on its way to the host is lost. After it, failed or not, the
+	// machine is good for nothing but to be closed and killed, and what is in
+	// the files is not on the disk yet; they may be the VMM's user's.
+	Freeze(ctx context.Context) error
 
 	// DiskTraffic asks what the guest's disks have carried since the VMM
 	// started.

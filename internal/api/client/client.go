@@ -22,11 +22,12 @@ const maxMessage = 64 << 20
 
 // A Client makes calls to one daemon. It may be used concurrently.
 type Client struct {
-	VM      api.VMServiceClient
-	Session api.SessionServiceClient
-	Image   api.ImageServiceClient
-	Kernel  api.KernelServiceClient
-	Daemon  api.DaemonServiceClient
+	VM       api.VMServiceClient
+	Session  api.SessionServiceClient
+	Image    api.ImageServiceClient
+	Kernel   api.KernelServiceClient
+	Template api.TemplateServiceClient
+	Daemon   api.DaemonServiceClient
 
 	socket    string
 	transport *http.Transport
@@ -58,6 +59,7 @@ func New(socket string) *Client {
 		Session:   api.NewSessionServiceClient(h, url, opts),
 		Image:     api.NewImageServiceClient(h, url, opts),
 		Kernel:    api.NewKernelServiceClient(h, url, opts),
+		Template:  api.NewTemplateServiceClient(h, url, opts),
 		Daemon:    api.NewDaemonServiceClient(h, url, opts),
 		socket:    socket,
 		transport: t,

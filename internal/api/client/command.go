@@ -11,6 +11,7 @@ import (
 	"banger/internal/api"
 	"banger/internal/errkind"
 	"banger/internal/guest/wire"
+	"banger/internal/trace"
 )
 
 // Start is what to run in a machine, and how.
@@ -73,11 +74,20 @@ type input struct {
 	send func(*wire.ExecRequest) error
 }
 
+// Machine is what machine to make for a command.
+type Machine struct {
+	Spec      *api.Spec
+	Ephemeral bool
+	From      string // "boot" or "template"; empty: whatever is quickest
+}
+
 // Run makes a machine, starts it and runs a command in it. An ephemeral
-// machine is deleted when the command ends, or ctx does.
-func (c *Client) Run(ctx context.Context, spec *api.Spec, ephemeral bool, s Start) (*Command, error) {
+// machine is deleted when the command ends, or ctx does. If ctx has a recorder
+// ([trace.With]), what the daemon recorded is in it when there is nothing more to
+// receive.
+func (c *Client) Run(ctx context.Context, m Machine, s Start) (*Command, error) {
 	stream := c.VM.Run(ctx)
-	first := &api.RunStart{Spec: spec, Ephemeral: ephemeral, Command: s.wire()}
+	first := &api.RunStart{Spec: m.Spec, Ephemeral: m.Ephemeral, From: m.From, Command: s.wire(), Trace: trace.From(ctx) != nil}
 	err := stream.Send(&api.RunRequest{Msg: &api.RunRequest_Start{Start: first}})
 	if err != nil {
 		return nil, notSent(err, stream)
@@ -91,12 +101,22 @@ func (c *Client) Run(ctx context.Context, spec *api.Spec, ephemeral bool, s Star
 			if err != nil {
 				return Event{}, err
 			}
+			keepTrace(trace.From(ctx), resp.GetTrace())
 			e := execEvent(resp.GetExec())
 			e.Notice = resp.GetNotice()
 			e.Progress, e.VM, e.Cleanup = resp.GetProgress(), resp.GetVm(), resp.GetCleanup()
 			return e, nil
 		},
 	}, nil
+}
+
+// keepTrace keeps what the daemon recorded.
+func keepTrace(r *trace.Recorder, t *api.Trace) {
+	var stages []trace.Stage
+	for _, s := range t.GetStages() {
+		stages = append(stages, trace.Stage{Row: s.Row, Name: s.Name, Start: s.StartNs, Length: s.LengthNs})
+	}
+	r.Add(stages, int(t.GetDropped()))
 }
 
 // Exec runs a command in a machine that runs.

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"banger/internal/api"
@@ -29,6 +30,8 @@ func (s *Server) toAPI(v vm.VM) *api.VM {
 		SystemOverlay: d.SystemOverlay, WorkDiskPath: d.WorkDisk, Cgroup: d.Cgroup, LastError: v.LastError,
 		CreatedAt: timestamp(v.CreatedAt), StartedAt: timestamp(v.StartedAt),
 		Labels: v.Spec.Labels, Ephemeral: v.Ephemeral, Network: v.Spec.Network, Mac: macOf(v),
+		Template: v.Template, Purpose: string(v.Purpose),
+		AutoPauseSeconds: v.Spec.AutoPause.Seconds(),
 		Handles: &api.Handles{
 			Pid: optional(int32(h.PID)), TapDevice: optional(h.TapDevice),
 			BaseLoop: optional(h.BaseLoop), CowLoop: optional(h.CowLoop),
@@ -60,6 +63,16 @@ func timestamp(t time.Time) *timestamppb.Timestamp {
 		return nil
 	}
 	return timestamppb.New(t)
+}
+
+// autoPauseOf is how long nobody has to use a machine for it to be paused, nil
+// if nothing is said of it.
+func autoPauseOf(d *durationpb.Duration) *time.Duration {
+	if d == nil {
+		return nil
+	}
+	after := d.AsDuration()
+	return &after
 }
 
 func fromSpec(s *api.Spec) vm.Spec {

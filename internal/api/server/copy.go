@@ -25,6 +25,7 @@ func (s *Server) Copy(ctx context.Context, stream *connect.BidiStream[api.CopyRe
 	if err != nil {
 		return err
 	}
+	defer t.done()
 	to := caller[wire.CopyResponse]{
 		send:   func(resp *wire.CopyResponse) error { return stream.Send(&api.CopyResponse{Copy: resp}) },
 		notice: func(line string) error { return stream.Send(&api.CopyResponse{Notice: line}) },

@@ -10,6 +10,7 @@ import (
 	"banger/internal/api"
 	"banger/internal/errkind"
 	"banger/internal/guest/wire"
+	"banger/internal/trace"
 	"banger/internal/vm"
 )
 
@@ -45,20 +46,28 @@ func (s *Server) command(ctx context.Context, v vm.VM, start *wire.ExecStart, re
 	if start == nil {
 		return errkind.New(errkind.Usage, "no command was given")
 	}
-	t, err := s.reach(ctx, v)
+	reached := trace.Span(ctx, trace.Daemon, "reach the agent")
+	t, told, err := s.reachToRun(ctx, v, start)
+	reached()
 	if err != nil {
 		return notRun(err)
 	}
+	defer t.done()
 	send, stop := to.withNotices(s.m.Notices(v.ID))
 	defer stop()
+	send, end := tracedCommand(ctx, send)
+	defer end()
 	began := time.Now()
 	err = relay(ctx, way[wire.ExecRequest, wire.ExecResponse]{
 		open:   t.agent.Exec,
 		first:  &wire.ExecRequest{Msg: &wire.ExecRequest_Start{Start: start}},
 		recv:   recv,
 		passes: func(req *wire.ExecRequest) bool { return req.GetStart() == nil }, // one command each
-		send:   send,
-		last:   func(resp *wire.ExecResponse) bool { return resp.GetExit() != nil },
+		send: func(resp *wire.ExecResponse) error {
+			told() // what came with the command comes before its first answer
+			return send(resp)
+		},
+		last: func(resp *wire.ExecResponse) bool { return resp.GetExit() != nil },
 		broken: func(ctx context.Context, err error) error {
 			return s.broken(ctx, t, err, "the command ran", "; the command may have run")
 		},

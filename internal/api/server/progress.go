@@ -34,6 +34,10 @@ func report(send func(*api.Progress) error) *reporter {
 
 // progress may be called concurrently, and after stop.
 func (r *reporter) progress(stage, detail string, done, total int64) {
+	if stage == lifecycle.Notice {
+		r.notice(detail)
+		return
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {

@@ -10,20 +10,39 @@ import (
 
 	"banger/internal/errkind"
 	"banger/internal/guest"
+	"banger/internal/guest/wire"
 	"banger/internal/vm"
 )
 
-// A target is a running machine whose agent was reached.
+// A target is a running machine whose agent was reached. It is in use until
+// done is called.
 type target struct {
 	vm    vm.VM
 	agent guest.Agent
 	gone  <-chan struct{} // closed when the machine's process has ended
+	done  func()
 }
 
-// reach finds the way to a machine's agent.
+// reach finds the way to a machine's agent. After an error it is not in use.
 func (s *Server) reach(ctx context.Context, v vm.VM) (target, error) {
+	done := s.m.Use(v.ID)
 	a, err := s.m.Agent(ctx, v.ID)
-	return target{vm: v, agent: a, gone: s.m.Gone(v.ID)}, err
+	if err != nil {
+		done()
+	}
+	return target{vm: v, agent: a, gone: s.m.Gone(v.ID), done: done}, err
+}
+
+// reachToRun is reach for a command, which is told what the guest has to be told;
+// told is to be called when it has arrived.
+func (s *Server) reachToRun(ctx context.Context, v vm.VM, start *wire.ExecStart) (t target, told func(), err error) {
+	done := s.m.Use(v.ID)
+	a, wake, told, err := s.m.AgentToRun(ctx, v.ID)
+	if err != nil {
+		done()
+	}
+	start.Wake = wake
+	return target{vm: v, agent: a, gone: s.m.Gone(v.ID), done: done}, told, err
 }
 
 // reachByName is reach for a machine as a caller named it.

@@ -9,6 +9,7 @@ import (
 	"banger/internal/errkind"
 	"banger/internal/guest/wire"
 	"banger/internal/lifecycle"
+	"banger/internal/trace"
 	"banger/internal/vm"
 )
 
@@ -25,29 +26,47 @@ func (s *Server) Run(ctx context.Context, stream *runStream) error {
 	if in == nil {
 		return errkind.New(errkind.Usage, "the first message of a run must be its start")
 	}
-	if !in.Ephemeral {
-		v, err := s.bringUp(context.WithoutCancel(ctx), in, stream)
-		if err != nil {
-			return err
-		}
-		return s.runIn(ctx, v, in.Command, stream)
+	if in.Trace {
+		ctx = trace.With(ctx, trace.New())
 	}
-	v, err := s.bringUp(ctx, in, stream)
-	if err == nil {
-		err = s.runIn(ctx, v, in.Command, stream)
+	ran := trace.Span(ctx, trace.Daemon, "run")
+	v, err := s.run(ctx, in, stream)
+	if v.ID != "" && lifecycle.From(in.From) != lifecycle.FromBoot { // else it was never made, or has no use for one
+		defer s.m.Used(v)
 	}
-	if v.ID == "" {
-		return err // it was never made
-	}
-	// The lease ends with the call, however the call ended.
 	var warning string
-	if _, derr := s.m.Delete(context.WithoutCancel(ctx), v.ID); derr != nil && errkind.Of(derr) != errkind.NotFound {
-		warning = derr.Error()
+	if in.Ephemeral && v.ID != "" {
+		warning = s.endLease(ctx, v.ID)
 	}
-	if err == nil {
+	ran()
+	sendTrace(ctx, stream)
+	if err == nil && in.Ephemeral {
 		err = stream.Send(&api.RunResponse{Msg: &api.RunResponse_Cleanup{Cleanup: &api.Cleanup{Warning: warning}}})
 	}
 	return err
+}
+
+// run brings up the machine and runs the command in it. A machine that was made
+// is returned with an error too.
+func (s *Server) run(ctx context.Context, in *api.RunStart, stream *runStream) (vm.VM, error) {
+	making := ctx
+	if !in.Ephemeral {
+		making = context.WithoutCancel(ctx)
+	}
+	v, err := s.bringUp(making, in, stream)
+	if err == nil {
+		err = s.runIn(ctx, v, in.Command, stream)
+	}
+	return v, err
+}
+
+// endLease deletes a machine that was leased to a call, however the call
+// ended, and returns what there is to warn of.
+func (s *Server) endLease(ctx context.Context, id vm.ID) (warning string) {
+	if _, err := s.m.Delete(context.WithoutCancel(ctx), id); err != nil && errkind.Of(err) != errkind.NotFound {
+		return err.Error()
+	}
+	return ""
 }
 
 // bringUp creates and starts the machine, with progress. If the machine was
@@ -57,17 +76,11 @@ func (s *Server) bringUp(ctx context.Context, in *api.RunStart, stream *runStrea
 		return stream.Send(&api.RunResponse{Msg: &api.RunResponse_Progress{Progress: p}})
 	})
 	defer r.stop()
-	v, err := s.m.Create(ctx, lifecycle.Request{
+	req := lifecycle.Request{
 		Name: in.Spec.GetName(), Spec: fromSpec(in.Spec), Ephemeral: in.Ephemeral,
-	}, r.progress)
-	if err != nil {
-		return vm.VM{}, err
+		From: lifecycle.From(in.From), AutoPause: autoPauseOf(in.Spec.GetAutoPause()),
 	}
-	up, err := s.withWayOut(ctx, r, v, func() (vm.VM, error) { return s.m.Start(ctx, v.ID, r.progress) })
-	if err != nil {
-		return v, err
-	}
-	return up, nil
+	return s.createAndStart(ctx, req, r)
 }
 
 // runIn runs the command in a machine that is up.

@@ -29,7 +29,11 @@ type Info struct {
 	Socket       string
 	Driver       string // of a machine that names none; empty: none works here
 	DriverReason string
-	DNSAddr      string // where the host finds names of machines; empty: nowhere
+	// VMM tells the default driver's version and whether it runs guests on the
+	// processor; "" and false if that cannot be told. It may run the VMM. Nil:
+	// it cannot.
+	VMM     func(context.Context) (version string, accelerated bool)
+	DNSAddr string // where the host finds names of machines; empty: nowhere
 	// Warnings tells what is not as it should be; it may take a second. Nil:
 	// nothing does.
 	Warnings    func(context.Context) []string
@@ -63,6 +67,7 @@ func Handler(d Deps, opts ...connect.HandlerOption) http.Handler {
 	mux.Handle(api.NewSessionServiceHandler(s, opts...))
 	mux.Handle(api.NewImageServiceHandler(s, opts...))
 	mux.Handle(api.NewKernelServiceHandler(s, opts...))
+	mux.Handle(api.NewTemplateServiceHandler(s, opts...))
 	mux.Handle(api.NewDaemonServiceHandler(s, opts...))
 	return mux
 }
@@ -74,10 +79,16 @@ func (s *Server) Status(ctx context.Context, req *connect.Request[api.StatusRequ
 	if i.Warnings != nil && !req.Msg.Brief {
 		warnings = i.Warnings(ctx)
 	}
+	var version string
+	var accelerated bool
+	if i.VMM != nil && !req.Msg.Brief {
+		version, accelerated = i.VMM(ctx)
+	}
 	return connect.NewResponse(&api.StatusResponse{
 		Pid: int32(i.PID), Version: i.Version, Root: i.Root, Socket: i.Socket,
 		Driver: i.Driver, DriverReason: i.DriverReason, StartedAt: timestamp(i.StartedAt),
 		DnsAddr: i.DNSAddr, Warnings: warnings,
+		DriverVersion: version, Accelerated: accelerated,
 		SshIdentityPath: i.SSHIdentity, SshKnownHostsPath: i.KnownHosts,
 	}), nil
 }

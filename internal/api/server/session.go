@@ -143,6 +143,7 @@ func (s *Server) AttachSession(ctx context.Context, stream *connect.BidiStream[a
 	if err != nil {
 		return err
 	}
+	defer a.Close()
 	to := caller[api.AttachSessionResponse]{
 		send: stream.Send,
 		notice: func(line string) error {

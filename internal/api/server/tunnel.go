@@ -25,6 +25,7 @@ func (s *Server) Tunnel(ctx context.Context, stream *connect.BidiStream[api.Tunn
 	if err != nil {
 		return err
 	}
+	defer t.done()
 	return relay(ctx, way[wire.TunnelRequest, wire.TunnelResponse]{
 		open:  t.agent.Tunnel,
 		first: &wire.TunnelRequest{Msg: &wire.TunnelRequest_Target{Target: in.Target}},

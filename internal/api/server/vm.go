@@ -24,15 +24,39 @@ func (s *Server) Create(ctx context.Context, req *connect.Request[api.CreateRequ
 	})
 	defer r.stop()
 	ctx = context.WithoutCancel(ctx)
-	v, err := s.m.Create(ctx, lifecycle.Request{Name: req.Msg.Spec.GetName(), Spec: fromSpec(req.Msg.Spec)}, r.progress)
-	if err == nil && !req.Msg.NoStart {
-		v, err = s.withWayOut(ctx, r, v, func() (vm.VM, error) { return s.m.Start(ctx, v.ID, r.progress) })
+	in := lifecycle.Request{
+		Name: req.Msg.Spec.GetName(), Spec: fromSpec(req.Msg.Spec),
+		From: lifecycle.From(req.Msg.From), AutoPause: autoPauseOf(req.Msg.Spec.GetAutoPause()),
+	}
+	var v vm.VM
+	var err error
+	if req.Msg.NoStart {
+		v, err = s.m.Create(ctx, in, r.progress)
+	} else {
+		v, err = s.createAndStart(ctx, in, r)
 	}
 	if err != nil {
 		return err
 	}
 	r.stop()
 	return stream.Send(&api.CreateResponse{Msg: &api.CreateResponse_Vm{Vm: s.toAPI(v)}})
+}
+
+// createAndStart makes a machine that runs: one that waits in the pool, or a new
+// one. A new one that did not start is returned with the error.
+func (s *Server) createAndStart(ctx context.Context, in lifecycle.Request, r *reporter) (vm.VM, error) {
+	if v, ok, err := s.m.Claim(ctx, in); ok || err != nil {
+		return v, err
+	}
+	v, err := s.m.Create(ctx, in, r.progress)
+	if err != nil {
+		return vm.VM{}, err
+	}
+	up, err := s.withWayOut(ctx, r, v, func() (vm.VM, error) { return s.m.Start(ctx, v.ID, r.progress) })
+	if err != nil {
+		return v, err
+	}
+	return up, nil
 }
 
 // Start starts a machine.
@@ -72,14 +96,32 @@ func (s *Server) Restart(ctx context.Context, req *connect.Request[api.RestartRe
 	return stream.Send(&api.RestartResponse{Msg: &api.RestartResponse_Vm{Vm: s.toAPI(v)}})
 }
 
-// Set changes a machine's size.
+// Set changes a machine's size, and when it is paused.
 func (s *Server) Set(ctx context.Context, req *connect.Request[api.SetRequest]) (*connect.Response[api.SetResponse], error) {
 	size := vm.Size{VCPUs: int(req.Msg.VcpuCount), MemoryBytes: req.Msg.MemoryBytes, DiskBytes: req.Msg.DiskBytes}
-	v, err := s.change(ctx, req.Msg.Vm, func(ctx context.Context, id vm.ID) (vm.VM, error) { return s.m.Set(ctx, id, size) })
+	v, err := s.change(ctx, req.Msg.Vm, func(ctx context.Context, id vm.ID) (vm.VM, error) {
+		return s.set(ctx, id, size, autoPauseOf(req.Msg.AutoPause))
+	})
 	if err != nil {
 		return nil, err
 	}
 	return connect.NewResponse(&api.SetResponse{Vm: s.toAPI(v)}), nil
+}
+
+// set changes what is to be changed; of what makes no sense, nothing.
+func (s *Server) set(ctx context.Context, id vm.ID, size vm.Size, autoPause *time.Duration) (v vm.VM, err error) {
+	if autoPause == nil {
+		return s.m.Set(ctx, id, size)
+	}
+	if err := lifecycle.CheckAutoPause(*autoPause); err != nil {
+		return v, err
+	}
+	if size != (vm.Size{}) {
+		if v, err = s.m.Set(ctx, id, size); err != nil {
+			return v, err
+		}
+	}
+	return s.m.SetAutoPause(ctx, id, *autoPause)
 }
 
 // graceOf is how long a guest has to power off: negative for what is
@@ -111,6 +153,24 @@ func (s *Server) Kill(ctx context.Context, req *connect.Request[api.KillRequest]
 	return connect.NewResponse(&api.KillResponse{Vm: s.toAPI(v)}), nil
 }
 
+// Pause makes a machine stand.
+func (s *Server) Pause(ctx context.Context, req *connect.Request[api.PauseRequest]) (*connect.Response[api.PauseResponse], error) {
+	v, err := s.change(ctx, req.Msg.Vm, s.m.Pause)
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&api.PauseResponse{Vm: s.toAPI(v)}), nil
+}
+
+// Resume lets a machine go on that stands.
+func (s *Server) Resume(ctx context.Context, req *connect.Request[api.ResumeRequest]) (*connect.Response[api.ResumeResponse], error) {
+	v, err := s.change(ctx, req.Msg.Vm, s.m.Resume)
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&api.ResumeResponse{Vm: s.toAPI(v)}), nil
+}
+
 // Delete removes a machine and its disks.
 func (s *Server) Delete(ctx context.Context, req *connect.Request[api.DeleteRequest]) (*connect.Response[api.DeleteResponse], error) {
 	do := s.m.Delete
@@ -134,6 +194,15 @@ func (s *Server) change(ctx context.Context, ref string, do func(context.Context
 	return do(context.WithoutCancel(ctx), v.ID)
 }
 
+// DrainPool deletes the machines that wait for users.
+func (s *Server) DrainPool(ctx context.Context, _ *connect.Request[api.DrainPoolRequest]) (*connect.Response[api.DrainPoolResponse], error) {
+	n, err := s.m.DrainPool(context.WithoutCancel(ctx))
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&api.DrainPoolResponse{Deleted: int32(n)}), nil
+}
+
 // List tells of every machine that the request's filters let through.
 func (s *Server) List(ctx context.Context, req *connect.Request[api.ListRequest]) (*connect.Response[api.ListResponse], error) {
 	for _, state := range req.Msg.States {
@@ -146,7 +215,7 @@ func (s *Server) List(ctx context.Context, req *connect.Request[api.ListRequest]
 		return nil, err
 	}
 	vms = slices.DeleteFunc(vms, func(v vm.VM) bool {
-		return !hasLabels(v, req.Msg.Labels) || len(req.Msg.States) > 0 && !slices.Contains(req.Msg.States, string(v.State))
+		return v.Purpose != vm.ForUser && !req.Msg.All || !hasLabels(v, req.Msg.Labels) || len(req.Msg.States) > 0 && !slices.Contains(req.Msg.States, string(v.State))
 	})
 	return connect.NewResponse(&api.ListResponse{Vms: each(vms, s.toAPI)}), nil
 }
@@ -168,7 +237,7 @@ func (s *Server) Stats(ctx context.Context, req *connect.Request[api.StatsReques
 func (s *Server) resolveUp(ctx context.Context, refs []string) ([]vm.VM, error) {
 	if len(refs) == 0 {
 		vms, err := s.m.List(ctx)
-		return slices.DeleteFunc(vms, func(v vm.VM) bool { return !v.State.Up() }), err
+		return slices.DeleteFunc(vms, func(v vm.VM) bool { return !v.State.Up() || v.Purpose != vm.ForUser }), err
 	}
 	var vms []vm.VM
 	for _, ref := range refs {

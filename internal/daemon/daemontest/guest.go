@@ -30,6 +30,10 @@ type Dialer struct {
 	Fail func(op string) error // asked before and after each operation; may be nil
 	// Silent agents do not answer; may be nil.
 	Silent *atomic.Bool
+	// ClocksSet counts how often a guest's clock was set; may be nil.
+	ClocksSet *atomic.Int64
+	// Identities are those of guests that go on from a template; may be nil.
+	Identities *Identities
 }
 
 var _ guest.Dialer = Dialer{}
@@ -105,19 +109,32 @@ func (d Dialer) find(ctx context.Context, sock string) (vmm.Spec, error) {
 
 // serve answers on c until the machine's VMM is gone.
 func (d Dialer) serve(s vmm.Spec, token string, c net.Conn) error {
-	p, err := d.Host.Finder().Find(context.Background(), d.Host.Driver().Signature(s), vmm.Hint{PID: d.Host.PID(s.ID)})
+	pid := d.Host.PID(s.ID)
+	p, err := d.Host.Finder().Find(context.Background(), d.Host.Driver().Signature(s), vmm.Hint{PID: pid})
 	if err != nil {
 		return err
+	}
+	if d.Identities == nil {
+		d.Identities = new(Identities)
 	}
 	b, err := bundle(s)
 	if err != nil {
 		return err
 	}
-	b.Token = token
-	srv, err := agent.New(agent.ServeOptions{
+	newAgent := agent.New
+	if b.Template {
+		newAgent = func(o agent.ServeOptions) (*agent.Server, error) {
+			return d.Identities.agent(process{s.ID, pid}, o)
+		}
+	} else {
+		b.Token = token
+	}
+	srv, err := newAgent(agent.ServeOptions{
 		Bundle: b, Role: "init", Log: slog.New(slog.DiscardHandler),
 		SSHAddr: "127.0.0.1:1", // the host of the test may have a server of its own
 		Sync:    func() {}, AnswerTime: time.Nanosecond,
+		SetClock:   d.setClock,
+		System:     system{d.Identities, s.ID},
 		SessionDir: filepath.Join(disktest.WorkRoot(s.Dir), ".local/state/banger/sessions"),
 		SessionRun: filepath.Join(filepath.Dir(s.AgentSock), "s"), // short enough for sockets
 		Power: func(reboot bool) {
@@ -147,6 +164,14 @@ func (d Dialer) serve(s vmm.Spec, token string, c net.Conn) error {
 	return nil
 }
 
+// setClock sets no clock: it is the host's.
+func (d Dialer) setClock(time.Time) error {
+	if d.ClocksSet != nil {
+		d.ClocksSet.Add(1)
+	}
+	return nil
+}
+
 // gated is a connection on which a silent agent hears nothing.
 type gated struct {
 	net.Conn
@@ -162,9 +187,10 @@ func (g gated) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// bundle returns what [Boot] wrote for a machine.
+// bundle returns what [Boot] wrote for a machine, or for the template from which
+// it goes on.
 func bundle(s vmm.Spec) (b wire.Bundle, err error) {
-	data, err := os.ReadFile(s.Initrd)
+	data, err := vmmtest.Initrd(s)
 	if err != nil {
 		return b, fmt.Errorf("read boot bundle: %w", err)
 	}

@@ -18,6 +18,7 @@ type Host struct {
 	Memory       int64
 	Total, Spare int64 // of every file system
 	Kept         int64 // what is reserved
+	Taken        int64 // of the memory; use sync/atomic
 }
 
 // SetSpare changes how much of every file system is free.
@@ -25,6 +26,14 @@ func (h *Host) SetSpare(n int64) { atomic.StoreInt64(&h.Spare, n) }
 
 // CPUs is h.CPU.
 func (h *Host) CPUs() int { return h.CPU }
+
+// Processor is always the same.
+func (h *Host) Processor() string { return "a processor" }
+
+// AvailableBytes is all memory, less what is Taken.
+func (h *Host) AvailableBytes() (int64, error) {
+	return h.Memory - atomic.LoadInt64(&h.Taken), nil
+}
 
 // MemoryBytes is h.Memory.
 func (h *Host) MemoryBytes() int64 { return h.Memory }
@@ -73,6 +82,9 @@ func (b Boot) Write(_ context.Context, path string, _ []string, w wire.Bundle, _
 	}
 	return b.fail("after boot")
 }
+
+// AgentID is always the same.
+func (b Boot) AgentID() (string, error) { return "a9e47", nil }
 
 // Remove removes what Write wrote.
 func (b Boot) Remove(path string) error {

@@ -26,6 +26,10 @@ type World struct {
 	Limits  *Limits
 	Dir     string      // of what stands for images and kernels
 	Silent  atomic.Bool // guests' agents do not answer
+	// ClocksSet is how often a guest's clock was set.
+	ClocksSet atomic.Int64
+	// Identities are those of guests that went on from a template.
+	Identities Identities
 
 	mu   sync.Mutex
 	fail func(op string) error // guarded by mu
@@ -85,7 +89,7 @@ func (w *World) Mechanisms(p config.Paths, _ config.Config, _ *slog.Logger) (dae
 		Images:        w.Images,
 		Kernels:       w.Kernels,
 		Boot:          Boot{Fail: w.ask},
-		Dialer:        Dialer{Host: w.VMM, Fail: w.ask, Silent: &w.Silent},
+		Dialer:        Dialer{Host: w.VMM, Fail: w.ask, Silent: &w.Silent, ClocksSet: &w.ClocksSet, Identities: &w.Identities},
 		Host:          &w.Host,
 	}, nil
 }
@@ -119,5 +123,6 @@ func NewPaths(t testing.TB) config.Paths {
 func Config() config.Config {
 	c := config.Default()
 	c.Image = "tiny"
+	c.Templates, c.Pool = false, 0 // made in the background, they surprise
 	return c
 }

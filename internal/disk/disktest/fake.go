@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"banger/internal/disk"
+	"banger/internal/sparse"
 )
 
 // Fault decides what fails. It is asked with "before OP" when OP is about to
@@ -66,7 +67,12 @@ func (ls Layers) Create(ctx context.Context, l disk.Layer) error {
 		if l.SizeBytes > maxSize {
 			return fmt.Errorf("a layer of %d bytes is too large", l.SizeBytes)
 		}
-		return makeFile(ls.Path(l), 0, l.UID)
+		if l.Template != "" {
+			if _, err := os.Stat(l.Template); err != nil {
+				return err
+			}
+		}
+		return makeFile(ls.Path(l), 1, l.UID)
 	})
 }
 
@@ -124,8 +130,31 @@ func (w Work) Create(ctx context.Context, l disk.Layer) error {
 		if l.SizeBytes < minSize || l.SizeBytes > maxSize {
 			return fmt.Errorf("a work disk of %d bytes is too small or too large", l.SizeBytes)
 		}
-		return makeFile(w.Path(l), l.SizeBytes, l.UID)
+		return w.make(ctx, l)
 	})
+}
+
+// make makes the file, as a copy if it is one.
+func (w Work) make(ctx context.Context, l disk.Layer) error {
+	if _, err := os.Lstat(w.Path(l)); l.Template == "" || err == nil {
+		return makeFile(w.Path(l), l.SizeBytes, l.UID)
+	}
+	from, err := os.Open(l.Template)
+	if err != nil {
+		return err
+	}
+	defer from.Close()
+	if fi, err := from.Stat(); err != nil || fi.Size() > l.SizeBytes {
+		return errors.Join(err, fmt.Errorf("%s is larger than its copy", l.Template))
+	}
+	if err := makeFile(w.Path(l), l.SizeBytes, l.UID); err != nil {
+		return err
+	}
+	to, err := os.OpenFile(w.Path(l), os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(sparse.Copy(ctx, to, from, l.SizeBytes), to.Close())
 }
 
 // Grow makes the file longer.

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"banger/internal/disk"
@@ -20,6 +21,7 @@ func RunWork(t *testing.T, newWork func(t *testing.T) disk.Work) {
 		{"Life", testWorkLife},
 		{"CreateKeepsWhatIsThere", testWorkKeeps},
 		{"CreateFails", testWorkFails},
+		{"Copy", testWorkCopies},
 		{"Grow", testWorkGrows},
 		{"Open", testWorkOpens},
 	}
@@ -141,6 +143,73 @@ func testWorkKeeps(t *testing.T, w disk.Work, l disk.Layer) {
 	if _, err := f.ReadAt(got, l.SizeBytes-4096); err != nil || string(got) != mark {
 		t.Errorf("the disk holds %q, %v, want %q", got, err, mark)
 	}
+}
+
+// A disk begins as its template does, and shares nothing with it.
+func testWorkCopies(t *testing.T, w disk.Work, l disk.Layer) {
+	const mark = "what a guest filled it with"
+	from := newLayer(t)
+	t.Cleanup(func() {
+		if err := w.Delete(context.WithoutCancel(t.Context()), bare(from)); err != nil {
+			t.Errorf("Delete = %v", err)
+		}
+	})
+	if err := w.Create(t.Context(), from); err != nil {
+		t.Fatalf("Create = %v", err)
+	}
+	at := from.SizeBytes - 4096
+	write := func(l disk.Layer, text string) {
+		t.Helper()
+		f, err := os.OpenFile(w.Path(l), os.O_WRONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = f.WriteAt([]byte(text), at)
+		if err := errors.Join(err, f.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	holds := func(l disk.Layer, want string) {
+		t.Helper()
+		f, err := os.Open(w.Path(l))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		got := make([]byte, len(mark))
+		if _, err := f.ReadAt(got, at); err != nil || strings.TrimRight(string(got), "\x00") != want {
+			t.Errorf("%s holds %q (%v), want %q", w.Path(l), got, err, want)
+		}
+	}
+	write(from, mark)
+	l.Template, l.SizeBytes = w.Path(from), from.SizeBytes
+	other := l
+	other.SizeBytes *= 2
+	for _, l := range []disk.Layer{l, other} {
+		if err := w.Create(t.Context(), l); err != nil {
+			t.Fatalf("Create = %v", err)
+		}
+		if fi := wantFile(t, w.Path(l), l.UID); fi.Size() != l.SizeBytes {
+			t.Errorf("the disk has %d bytes, want %d", fi.Size(), l.SizeBytes)
+		}
+		holds(l, mark)
+		write(l, "another's")
+		holds(from, mark)
+		if err := w.Delete(t.Context(), bare(l)); err != nil {
+			t.Errorf("Delete = %v", err)
+		}
+	}
+	small := l
+	small.SizeBytes /= 2
+	if err := w.Create(t.Context(), small); err == nil {
+		t.Error("Create of a disk that is smaller than its template succeeded")
+	}
+	wantEmpty(t, l.Dir)
+	l.Template += ".gone"
+	if err := w.Create(t.Context(), l); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("Create = %v, want that its template is not there", err)
+	}
+	wantEmpty(t, l.Dir)
 }
 
 func testWorkFails(t *testing.T, w disk.Work, l disk.Layer) {

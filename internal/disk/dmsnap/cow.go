@@ -9,14 +9,20 @@ import (
 // The COW's format is that of the kernel's persistent snapshots
 // (drivers/md/dm-snap-persistent.c), in chunks, all numbers little-endian:
 //
-//	0        header: magic, valid, version, chunk size in sectors
+//	0        header: magic, valid, version, chunk size in sectors; from byte
+//	         512 on a copy of the record, so that a COW that became a
+//	         template's can tell what it was made over
 //	1        first area of metadata: 16 bytes for each chunk that was copied
 //	2 …      as many copied chunks as an area has entries, then the next area
+//
+// Of chunk 0 the kernel reads 16 bytes, and writes it to mark the COW invalid
+// alone.
 const (
 	sectorSize   = 512
 	chunkSectors = 8
 	chunkSize    = chunkSectors * sectorSize
 	areaEntries  = chunkSize / 16
+	recordAt     = 512 // in chunk 0
 
 	cowMagic   = 0x70416e53 // "SnAp"
 	cowVersion = 1
@@ -43,6 +49,19 @@ func cowHeader() []byte {
 	b = le.AppendUint32(b, 1)
 	b = le.AppendUint32(b, cowVersion)
 	return le.AppendUint32(b, chunkSectors)
+}
+
+// firstChunk returns chunk 0 of the COW that r tells of. What follows is as it
+// was: holes in a new one.
+func firstChunk(r record) ([]byte, error) {
+	text := r.encode()
+	if len(text) > chunkSize-recordAt {
+		return nil, fmt.Errorf("the record of what it is made over takes %d bytes, and may take %d", len(text), chunkSize-recordAt)
+	}
+	b := make([]byte, chunkSize)
+	copy(b, cowHeader())
+	copy(b[recordAt:], text)
+	return b, nil
 }
 
 // checkHeader reports a header with which the kernel would not take the COW

@@ -18,10 +18,10 @@ const crashing = "DMSNAP_TEST_CRASH"
 // TestCrashing is no test: it is the process that dies in TestCrash.
 func TestCrashing(t *testing.T) {
 	f := strings.Split(os.Getenv(crashing), "|")
-	if len(f) != 4 {
+	if len(f) != 5 {
 		return
 	}
-	ls, l := testLayers(), disk.Layer{ID: "a1", Dir: f[1], Base: f[2], SizeBytes: 2 << 20, UID: 1000}
+	ls, l := testLayers(), disk.Layer{ID: "a1", Dir: f[1], Base: f[2], Template: f[4], SizeBytes: 2 << 20, UID: 1000}
 	switch f[0] {
 	case "attach":
 		attach(t, ls, l)
@@ -39,41 +39,51 @@ func TestCrash(t *testing.T) {
 		{"detach", "nodes-gone"}, {"detach", "devices-gone"},
 	} {
 		for _, next := range []string{"detach", "delete", "attach"} {
-			t.Run(tt.point+", then "+next, func(t *testing.T) {
-				wantNothingLeft(t)
-				before := inventory(t)
-				ls, l := testLayers(), newLayer(t, "a1", 1<<20, 2<<20)
-				l.BaseID = ""
-				write(t, attach(t, ls, l).Path, pattern(2, 8192), 0)
-				if tt.op == "attach" {
-					detach(t, ls, l)
-				}
-				c := exec.Command(os.Args[0], "-test.run", "^TestCrashing$")
-				c.Env = append(os.Environ(), "BANGER_FAILPOINTS=dmsnap/"+tt.point+"=crash",
-					crashing+"="+strings.Join([]string{tt.op, l.Dir, l.Base, tt.point}, "|"))
-				out, err := c.CombinedOutput()
-				if err == nil || !strings.Contains(err.Error(), "killed") {
-					t.Fatalf("it ended with %v: %s", err, out)
-				}
-				switch next {
-				case "detach":
-					detach(t, ls, l)
-				case "delete":
-					deleteLayer(t, l)
-				}
-				if next != "attach" {
-					if after := inventory(t); after != before {
-						t.Errorf("the host had\n%s\nand has\n%s", before, after)
-					}
-				}
-				want := append(pattern(1, 1<<20), make([]byte, 1<<20)...)
-				if next != "delete" {
-					copy(want, pattern(2, 8192))
-				}
-				wantContent(t, attach(t, ls, l).Path, want)
-			})
+			for kind, template := range map[string]bool{"": false, " over a template": true} {
+				t.Run(tt.point+kind+", then "+next, func(t *testing.T) {
+					wantNothingLeft(t)
+					crash(t, tt.op, tt.point, next, template)
+				})
+			}
 		}
 	}
+}
+
+func crash(t *testing.T, op, point, next string, template bool) {
+	before := inventory(t)
+	ls, l := testLayers(), newLayer(t, "a1", 1<<20, 2<<20)
+	l.BaseID = ""
+	want := append(pattern(1, 1<<20), make([]byte, 1<<20)...)
+	if template {
+		putOnTemplate(t, &l, 16384)
+		copy(want, pattern(7, 16384))
+	}
+	write(t, attach(t, ls, l).Path, pattern(2, 8192), 0)
+	if op == "attach" {
+		detach(t, ls, l)
+	}
+	c := exec.Command(os.Args[0], "-test.run", "^TestCrashing$")
+	c.Env = append(os.Environ(), "BANGER_FAILPOINTS=dmsnap/"+point+"=crash",
+		crashing+"="+strings.Join([]string{op, l.Dir, l.Base, point, l.Template}, "|"))
+	out, err := c.CombinedOutput()
+	if err == nil || !strings.Contains(err.Error(), "killed") {
+		t.Fatalf("it ended with %v: %s", err, out)
+	}
+	switch next {
+	case "detach":
+		detach(t, ls, l)
+	case "delete":
+		deleteLayer(t, l)
+	}
+	if next != "attach" {
+		if after := inventory(t); after != before {
+			t.Errorf("the host had\n%s\nand has\n%s", before, after)
+		}
+	}
+	if next != "delete" {
+		copy(want, pattern(2, 8192))
+	}
+	wantContent(t, attach(t, ls, l).Path, want)
 }
 
 // An error at each step leaves what was there before.

@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -143,10 +142,5 @@ func ours(name string) bool {
 	if name == cowName || name == recordName {
 		return true
 	}
-	for _, n := range []string{cowName, recordName, nodeName} {
-		if strings.HasPrefix(name, "."+n+".") && strings.HasSuffix(name, ".tmp") {
-			return true
-		}
-	}
-	return false
+	return staged(name, cowName) || staged(name, recordName) || staged(name, nodeName)
 }

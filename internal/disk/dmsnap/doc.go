@@ -11,6 +11,10 @@
 //	NAME           the snapshot of it over the COW              [Name]
 //	root.dev       node of the snapshot, the VMM's user's       Dir
 //
+// A layer over a template's begins as a copy of that one's COW, which need not
+// be there any more from then on: a persistent snapshot's exceptions are all in
+// its COW. Where the file system can, copy and template share the blocks.
+//
 // Every loop clears itself when its last user goes. So a process that dies
 // between two steps leaves no loop that no device uses, and to remove the
 // devices is to remove everything.

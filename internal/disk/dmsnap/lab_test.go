@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"sync"
 	"syscall"
@@ -28,6 +29,26 @@ import (
 func TestDiskSuiteDmsnap(t *testing.T) {
 	wantNothingLeft(t)
 	disktest.RunLayers(t, func(*testing.T) disk.Layers { return testLayers() })
+}
+
+func TestTemplateSuiteDmsnap(t *testing.T) {
+	wantNothingLeft(t)
+	disktest.RunTemplates(t, func(*testing.T) disk.Layers { return testLayers() }, medium{})
+}
+
+// medium reads and writes block devices.
+type medium struct{}
+
+func (medium) Read(t *testing.T, d disk.Device) []byte {
+	t.Helper()
+	b, err := os.ReadFile(d.Path)
+	must(t, err)
+	return b
+}
+
+func (medium) Write(t *testing.T, d disk.Device, data []byte, at int64) {
+	t.Helper()
+	write(t, d.Path, data, at)
 }
 
 func testLayers() *Layers {
@@ -167,7 +188,7 @@ func TestAsToolsSeeIt(t *testing.T) {
 		Path: filepath.Join(l.Dir, "root.dev"), Format: "raw", BaseLoop: d.BaseLoop, CowLoop: d.CowLoop,
 		DMName: "banger-0a1b2c-a1", DMDev: "/dev/mapper/banger-0a1b2c-a1",
 	}
-	if d != want {
+	if !reflect.DeepEqual(d, want) {
 		t.Errorf("Attach = %+v, want %+v", d, want)
 	}
 	for _, tt := range []struct {

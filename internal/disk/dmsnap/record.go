@@ -9,8 +9,9 @@ import (
 	"banger/internal/disk"
 )
 
-// record is what a COW was made over: root.cow.json. Without it nobody could
-// tell whether a COW and a base belong together, and over the wrong base it is
+// record is what a COW was made over: root.cow.json, and a copy in the COW
+// itself, which is read when that is a template's. Without it nobody could tell
+// whether a COW and a base belong together, and over the wrong base it is
 // garbage that looks like a file system.
 type record struct {
 	Version  int    `json:"version"`
@@ -63,14 +64,21 @@ func decodeRecord(b []byte) (r record, err error) {
 	return r, nil
 }
 
-// check reports a layer whose base, of baseSize bytes now, is not the one that
-// the record tells of. The size that l asks for is not looked at: a layer
-// keeps the one that it was made with.
+// check reports a layer that is not the one that the record tells of, or whose
+// base, of baseSize bytes now, is not. The size that l asks for is not looked
+// at: a layer keeps the one that it was made with.
 func (r record) check(l disk.Layer, baseSize int64) error {
+	if r.ID != l.ID {
+		return fmt.Errorf("it is that of machine %q", r.ID)
+	}
+	return r.checkBase(l, baseSize)
+}
+
+// checkBase reports a layer whose base, of baseSize bytes now, is not the
+// one that the record tells of.
+func (r record) checkBase(l disk.Layer, baseSize int64) error {
 	known := r.BaseID != "" && l.BaseID != ""
 	switch {
-	case r.ID != l.ID:
-		return fmt.Errorf("it is that of machine %q", r.ID)
 	case known && r.BaseID != l.BaseID:
 		return fmt.Errorf("it was made over %s with content %q, and that is now %q", r.Base, r.BaseID, l.BaseID)
 	case !known && r.Base != l.Base:

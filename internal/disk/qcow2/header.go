@@ -43,7 +43,8 @@ const (
 // header is what is read of an overlay's first cluster.
 type header struct {
 	size int64  // of the disk, in bytes
-	base string // path of the raw image below
+	base string // path of what is below
+	over bool   // that is an overlay itself, not a raw image
 }
 
 // encode returns the file's first clusters, as far as they are not zero, and
@@ -72,7 +73,11 @@ func (h header) encode() (blocks map[int64][]byte, length int64, err error) {
 }
 
 func (h header) firstCluster(l1Entries uint32) []byte {
-	const format = "raw"
+	format := "raw\x00\x00\x00\x00\x00"
+	formatLength := len("raw")
+	if h.over {
+		format, formatLength = "qcow2\x00\x00\x00", len("qcow2")
+	}
 	be := binary.BigEndian
 	// Header, extension (type, length, data padded to 8), end of extensions.
 	nameAt := uint64(headerLength + 8 + 8 + 8)
@@ -96,8 +101,8 @@ func (h header) firstCluster(l1Entries uint32) []byte {
 	b = be.AppendUint32(b, 4) // refcounts of 1<<4 bits
 	b = be.AppendUint32(b, headerLength)
 	b = be.AppendUint32(b, baseFormat)
-	b = be.AppendUint32(b, uint32(len(format)))
-	b = append(b, format+"\x00\x00\x00\x00\x00"...)
+	b = be.AppendUint32(b, uint32(formatLength))
+	b = append(b, format...)
 	b = be.AppendUint64(b, 0)
 	return append(b, h.base...)
 }

@@ -55,11 +55,10 @@ func (ls Layers) create(ctx context.Context, l disk.Layer) error {
 	if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	size, err := baseSize(l.Base)
+	h, err := overlay(l)
 	if err != nil {
 		return err
 	}
-	h := header{size: max(l.SizeBytes, size), base: l.Base}
 	blocks, length, err := h.encode()
 	if err != nil {
 		return err
@@ -76,6 +75,23 @@ func (ls Layers) create(ctx context.Context, l disk.Layer) error {
 		os.Remove(f.Name())
 	}
 	return err
+}
+
+// overlay is the header of a new layer. One over a template's is as large as that,
+// for the guest knows its size.
+func overlay(l disk.Layer) (header, error) {
+	size, err := baseSize(l.Base)
+	if err != nil || l.Template == "" {
+		return header{size: max(l.SizeBytes, size), base: l.Base}, err
+	}
+	below, err := readHeader(l.Template)
+	if err == nil {
+		err = below.check(l.Base)
+	}
+	if err != nil {
+		return header{}, fmt.Errorf("template's layer %s: %w", l.Template, err)
+	}
+	return header{size: below.size, base: l.Template, over: true}, nil
 }
 
 // fill makes the staged file durable before it gets its name: after a crash of
@@ -118,32 +134,47 @@ func (ls Layers) Attach(ctx context.Context, l disk.Layer) (disk.Device, error) 
 		return disk.Device{}, context.Cause(ctx)
 	}
 	path := ls.Path(l)
-	if err := checkOverlay(path, l.Base); err != nil {
+	below, err := overlay(l)
+	if err == nil {
+		err = checkOverlay(path, below.base)
+	}
+	if err != nil {
 		return disk.Device{}, fmt.Errorf("attach root disk %s: %w", path, err)
 	}
-	return disk.Device{Path: path, Format: "qcow2", Backing: l.Base}, nil
+	d := disk.Device{Path: path, Format: "qcow2", Backing: []string{l.Base}}
+	if l.Template != "" {
+		d.Backing = []string{l.Template, l.Base}
+	}
+	return d, nil
 }
 
 // checkOverlay reports an overlay that cannot be one over base. It stands in a
 // directory of the VMM's user, who may have put anything there.
 func checkOverlay(path, base string) error {
-	if _, err := baseSize(base); err != nil {
-		return err
-	}
-	f, err := plainfile.Open(path, os.O_RDONLY, 0)
+	h, err := readHeader(path)
 	if err != nil {
 		return err
+	}
+	return h.check(base)
+}
+
+// readHeader reads the header of an overlay.
+func readHeader(path string) (header, error) {
+	f, err := plainfile.Open(path, os.O_RDONLY, 0)
+	if err != nil {
+		return header{}, err
 	}
 	defer f.Close()
 	b := make([]byte, 4096)
 	n, err := f.ReadAt(b, 0)
 	if err != nil && !errors.Is(err, io.EOF) {
-		return err
+		return header{}, err
 	}
-	h, err := decode(b[:n])
-	if err != nil {
-		return err
-	}
+	return decode(b[:n])
+}
+
+// check reports that the overlay stands on something else than base.
+func (h header) check(base string) error {
 	if h.base != base {
 		return fmt.Errorf("it stands on %q, not on %q", h.base, base)
 	}

@@ -1,10 +1,13 @@
 package qcow2
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -15,6 +18,34 @@ import (
 
 func TestDiskSuiteQcow2(t *testing.T) {
 	disktest.RunLayers(t, func(*testing.T) disk.Layers { return Layers{} })
+}
+
+func TestTemplateSuiteQcow2(t *testing.T) {
+	if _, err := hostcmd.Look("qemu-img"); err != nil {
+		t.Fatalf("%v (apt-get install -y qemu-utils)", err)
+	}
+	disktest.RunTemplates(t, func(*testing.T) disk.Layers { return Layers{} }, medium{})
+}
+
+// medium has QEMU's own code read and write overlays.
+type medium struct{}
+
+func (medium) Read(t *testing.T, d disk.Device) []byte {
+	t.Helper()
+	raw := filepath.Join(t.TempDir(), "raw")
+	if _, err := hostcmd.Run(t.Context(), "qemu-img", "convert", "-f", d.Format, "-O", "raw", d.Path, raw); err != nil {
+		t.Fatalf("qemu-img convert: %v", err)
+	}
+	return readFile(t, raw)
+}
+
+func (medium) Write(t *testing.T, d disk.Device, data []byte, at int64) {
+	t.Helper()
+	from := filepath.Join(t.TempDir(), "data")
+	if err := os.WriteFile(from, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	qemuIO(t, d.Path, fmt.Sprintf("write -s %s %d %d", from, at, len(data)), "flush")
 }
 
 func testLayer(t *testing.T, size int64) disk.Layer {
@@ -105,6 +136,61 @@ func TestWriteThroughQEMU(t *testing.T) {
 	}
 }
 
+// A machine's layer over a template's, as QEMU reads it: what the template's boot
+// wrote is there, and stays as it was.
+func TestOverTemplate(t *testing.T) {
+	template := testLayer(t, 600<<20)
+	if err := (Layers{}).Create(t.Context(), template); err != nil {
+		t.Fatal(err)
+	}
+	below := Layers{}.Path(template)
+	qemuIO(t, below, "write -P 0xab 4096 8192")
+	before := readFile(t, below)
+	l := template
+	l.Dir, l.Template, l.SizeBytes = t.TempDir(), below, 1<<30
+	for range 2 {
+		if err := (Layers{}).Create(t.Context(), l); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d, err := Layers{}.Attach(t.Context(), l)
+	if err != nil || !slices.Equal(d.Backing, []string{below, l.Base}) {
+		t.Errorf("Attach = %+v, %v", d, err)
+	}
+	qemuIO(t, d.Path, "read -P 0x66 0 1", "read -P 0xab 4096 8192", "write -P 0xcd 8192 4096", "read -P 0xab 4096 4096", "length")
+	if !bytes.Equal(readFile(t, below), before) {
+		t.Error("the template's layer has changed")
+	}
+	if _, err := (Layers{}).Attach(t.Context(), disk.Layer{ID: l.ID, Dir: l.Dir, Base: l.Base}); err == nil {
+		t.Error("Attach without the template succeeded")
+	}
+	l.Base, l.Dir = testLayer(t, 1).Base, t.TempDir()
+	if err := (Layers{}).Create(t.Context(), l); err == nil || !strings.Contains(err.Error(), "stands on") {
+		t.Errorf("Create over a template that stands on another base = %v", err)
+	}
+}
+
+// qemuIO has QEMU do commands on an overlay.
+func qemuIO(t *testing.T, path string, commands ...string) {
+	t.Helper()
+	argv := []string{"qemu-io", "-f", "qcow2", path}
+	for _, c := range commands {
+		argv = append(argv, "-c", c)
+	}
+	if out, err := hostcmd.Run(t.Context(), argv...); err != nil {
+		t.Errorf("qemu-io: %v\n%s", err, out)
+	}
+}
+
+func readFile(t *testing.T, path string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
 // The overlay's directory belongs to the VMM's user.
 func TestAttachOfWhatIsNoOverlay(t *testing.T) {
 	for name, spoil := range map[string]func(path string) error{
@@ -183,7 +269,10 @@ func TestDeleteOfPlantedDirectory(t *testing.T) {
 
 // What decode takes, encode can write; nothing makes it panic.
 func FuzzDecode(f *testing.F) {
-	for _, h := range []header{{512, "/b"}, {16 << 30, "/var/cache/banger/images/debian/1/root.ext4"}, {maxSize, strings.Repeat("x", maxBase)}} {
+	for _, h := range []header{
+		{size: 512, base: "/b"}, {size: 16 << 30, base: "/var/cache/banger/images/debian/1/root.ext4"},
+		{size: maxSize, base: strings.Repeat("x", maxBase)}, {size: 1 << 30, base: "/template", over: true},
+	} {
 		blocks, _, err := h.encode()
 		if err != nil {
 			f.Fatal(err)

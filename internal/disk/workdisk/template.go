@@ -1,12 +1,11 @@
 package workdisk
 
 import (
+	"banger/internal/sparse"
 	"bytes"
 	"errors"
 	"io"
 	"os"
-
-	"golang.org/x/sys/unix"
 )
 
 const (
@@ -31,27 +30,19 @@ type extent struct {
 func readTemplate(f *os.File, size int64) (template, error) {
 	var t template
 	total := 0
-	for at := int64(0); at < size; {
-		from, err := f.Seek(at, unix.SEEK_DATA)
-		if errors.Is(err, unix.ENXIO) {
-			break // nothing but a hole
-		}
+	for part, err := range sparse.Data(f, size) {
 		if err != nil {
 			return nil, err
 		}
-		to, err := f.Seek(from, unix.SEEK_HOLE)
-		if err != nil {
-			return nil, err
-		}
-		if total += int(min(to-from, maxTemplate+1)); total > maxTemplate {
+		n := part.To - part.From
+		if total += int(min(n, maxTemplate+1)); total > maxTemplate {
 			return nil, errTooMuch
 		}
-		data := make([]byte, to-from)
-		if _, err := io.ReadFull(io.NewSectionReader(f, from, to-from), data); err != nil {
+		data := make([]byte, n)
+		if _, err := io.ReadFull(io.NewSectionReader(f, part.From, n), data); err != nil {
 			return nil, err
 		}
-		t = t.add(from, data)
-		at = to
+		t = t.add(part.From, data)
 	}
 	return t, nil
 }

@@ -3,8 +3,9 @@
 // Making a file system takes tens of milliseconds, most of them for starting a
 // program and for its fsyncs. So what the first one of a size consists of, less
 // than a megabyte that is not zero, is kept in memory, and later ones of that
-// size are written from there. They have the same UUID: a guest finds its disk by its serial,
-// has one of them, and the host mounts none.
+// size are written from there. One that begins as the work disk of a template
+// is a copy of that. They have the same UUID: a
+// guest finds its disk by its serial, has one of them, and the host mounts none.
 package workdisk
 
 import (
@@ -22,6 +23,7 @@ import (
 	"banger/internal/disk"
 	"banger/internal/errkind"
 	"banger/internal/plainfile"
+	"banger/internal/sparse"
 )
 
 const (
@@ -130,10 +132,15 @@ func (d *Disks) create(ctx context.Context, l disk.Layer) error {
 // the host the disk is whole, or not there and made anew. Its name need not be
 // durable, for a guest's first flush makes it so.
 func (d *Disks) fill(ctx context.Context, path string, l disk.Layer) (err error) {
-	d.mu.Lock()
-	t, known := d.templates[l.SizeBytes]
-	d.mu.Unlock()
-	if !known {
+	from, err := openTemplate(l)
+	if err != nil {
+		return err
+	}
+	if from != nil {
+		defer from.Close()
+	}
+	t, known := d.known(l.SizeBytes)
+	if from == nil && !known {
 		// The name is ours now; the file would be in the way.
 		if err := os.Remove(path); err != nil {
 			return err
@@ -147,15 +154,46 @@ func (d *Disks) fill(ctx context.Context, path string, l disk.Layer) (err error)
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	if known {
+	switch {
+	case from != nil:
+		err = sparse.Copy(ctx, f, from, l.SizeBytes)
+	case known:
 		err = t.write(f, l.SizeBytes)
-	} else {
+	default:
 		err = d.learn(f, l.SizeBytes)
 	}
 	if err != nil {
 		return err
 	}
 	return errors.Join(f.Chown(int(l.UID), int(l.UID)), f.Chmod(0o600), f.Sync())
+}
+
+// openTemplate opens the disk that a new one begins as a copy of; nil: it begins
+// empty.
+func openTemplate(l disk.Layer) (*os.File, error) {
+	if l.Template == "" {
+		return nil, nil
+	}
+	f, err := plainfile.Open(l.Template, os.O_RDONLY, 0)
+	if err != nil {
+		return nil, err
+	}
+	fi, err := f.Stat()
+	if err == nil && fi.Size() > l.SizeBytes {
+		err = fmt.Errorf("%s has %d bytes, which a disk of %d cannot hold", l.Template, fi.Size(), l.SizeBytes)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// known returns what an empty disk consists of, if it is kept.
+func (d *Disks) known(size int64) (template, bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	t, ok := d.templates[size]
+	return t, ok
 }
 
 // learn keeps what a file system that was just made consists of, if it is not

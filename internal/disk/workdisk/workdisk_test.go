@@ -138,6 +138,31 @@ func TestTemplateOfSparseFile(t *testing.T) {
 	}
 }
 
+// A copy is a sound file system of its own.
+func TestCopy(t *testing.T) {
+	d := New(ext4.MakeEmpty, ext4.Grow)
+	from := layer(t, 64<<20)
+	if err := d.Create(t.Context(), from); err != nil {
+		t.Fatal(err)
+	}
+	l := layer(t, from.SizeBytes)
+	l.Template = d.Path(from)
+	if err := d.Create(t.Context(), l); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := hostcmd.Run(t.Context(), "e2fsck", "-f", "-n", d.Path(l)); err != nil {
+		t.Error(err)
+	}
+	if err := os.Symlink(d.Path(from), d.Path(from)+".link"); err != nil {
+		t.Fatal(err)
+	}
+	planted := layer(t, from.SizeBytes)
+	planted.Template = d.Path(from) + ".link"
+	if err := d.Create(t.Context(), planted); err == nil {
+		t.Error("Create followed a link")
+	}
+}
+
 func hole(path string, size int64) error {
 	return errors.Join(os.WriteFile(path, nil, 0o600), os.Truncate(path, size))
 }

@@ -14,11 +14,14 @@ package boot
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -42,7 +45,13 @@ type Options struct {
 }
 
 // Boot writes initramfs files. Its methods may be called concurrently.
-type Boot struct{ agent string }
+type Boot struct {
+	agent string
+
+	mu  sync.Mutex
+	id  string      // of the agent as it was when it was read; guarded by mu
+	was os.FileInfo // guarded by mu
+}
 
 var _ guest.Boot = (*Boot)(nil)
 
@@ -57,6 +66,30 @@ func New(o Options) (*Boot, error) {
 		return nil, errkind.Wrap(errkind.Host, fmt.Errorf("find banger-agent: %w", err))
 	}
 	return &Boot{agent: o.Agent}, nil
+}
+
+// AgentID is a SHA-256 of the agent. It is read anew when its file is another.
+func (b *Boot) AgentID() (string, error) {
+	f, err := os.Open(b.agent)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	fi, err := f.Stat()
+	if err != nil {
+		return "", err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.was != nil && os.SameFile(b.was, fi) && b.was.ModTime().Equal(fi.ModTime()) && b.was.Size() == fi.Size() {
+		return b.id, nil
+	}
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return "", fmt.Errorf("read %s: %w", b.agent, err)
+	}
+	b.id, b.was = hex.EncodeToString(h.Sum(nil)), fi
+	return b.id, nil
 }
 
 // Write writes the initramfs of one machine to path, readable by uid alone. It

@@ -285,3 +285,27 @@ func BenchmarkWrite(b *testing.B) {
 		}
 	}
 }
+
+// The agent's ID is that of its content, also when that is exchanged.
+func TestAgentID(t *testing.T) {
+	agent, _ := files(t, 0)
+	b := newBoot(t, agent)
+	first, err := b.AgentID()
+	again, aerr := b.AgentID()
+	if err != nil || aerr != nil || len(first) != 64 || again != first {
+		t.Errorf("AgentID = %q, %v; then %q, %v", first, err, again, aerr)
+	}
+	write(t, agent+".new", "another agent")
+	if err := os.Rename(agent+".new", agent); err != nil {
+		t.Fatal(err)
+	}
+	if other, err := b.AgentID(); err != nil || other == first {
+		t.Errorf("of another agent: AgentID = %q, %v", other, err)
+	}
+	if err := os.Remove(agent); err != nil {
+		t.Fatal(err)
+	}
+	if id, err := b.AgentID(); err == nil {
+		t.Errorf("of none: AgentID = %q", id)
+	}
+}

@@ -12,6 +12,7 @@ import (
 	"banger/internal/ctxbody"
 	"banger/internal/guest"
 	"banger/internal/guest/wire"
+	"banger/internal/trace"
 )
 
 const (
@@ -78,6 +79,7 @@ func (a *agent) Do(r *http.Request) (*http.Response, error) {
 
 // verify has the agent answer once.
 func (a *agent) verify(ctx context.Context) error {
+	defer trace.Span(ctx, trace.Guest, "first answer")()
 	ctx, cancel := context.WithTimeout(ctx, infoLimit)
 	defer cancel()
 	res, err := a.Info(ctx, connect.NewRequest(&wire.InfoRequest{}))

@@ -70,6 +70,14 @@ const (
 	// AgentServiceDeleteSessionProcedure is the fully-qualified name of the AgentService's
 	// DeleteSession RPC.
 	AgentServiceDeleteSessionProcedure = "/banger.agent.v1.AgentService/DeleteSession"
+	// AgentServiceWakeProcedure is the fully-qualified name of the AgentService's Wake RPC.
+	AgentServiceWakeProcedure = "/banger.agent.v1.AgentService/Wake"
+	// AgentServiceSettleProcedure is the fully-qualified name of the AgentService's Settle RPC.
+	AgentServiceSettleProcedure = "/banger.agent.v1.AgentService/Settle"
+	// AgentServiceIdentifyProcedure is the fully-qualified name of the AgentService's Identify RPC.
+	AgentServiceIdentifyProcedure = "/banger.agent.v1.AgentService/Identify"
+	// AgentServiceFinishProcedure is the fully-qualified name of the AgentService's Finish RPC.
+	AgentServiceFinishProcedure = "/banger.agent.v1.AgentService/Finish"
 )
 
 // AgentServiceClient is a client for the banger.agent.v1.AgentService service.
@@ -118,6 +126,23 @@ type AgentServiceClient interface {
 	SignalSession(context.Context, *connect.Request[SignalSessionRequest]) (*connect.Response[SignalSessionResponse], error)
 	// DeleteSession kills a session, if it runs, and removes what is left of it.
 	DeleteSession(context.Context, *connect.Request[DeleteSessionRequest]) (*connect.Response[DeleteSessionResponse], error)
+	// Wake tells a guest that stood what has changed meanwhile.
+	Wake(context.Context, *connect.Request[WakeRequest]) (*connect.Response[WakeResponse], error)
+	// Settle makes a template fit to be frozen: it waits, as long as the call
+	// may last, until the guest's init has started everything, stops what would
+	// keep secrets of its own (an SSH server), runs a command once, so that the
+	// next is quick, and syncs the disks. It may be called again.
+	Settle(context.Context, *connect.Request[SettleRequest]) (*connect.Response[SettleResponse], error)
+	// Identify makes a template that goes on the machine of a boot bundle. From
+	// its answer on the agent is greeted with the bundle's token; the connection
+	// that there is goes on. It is called once. After a failure nothing but
+	// Info is answered ever again, and the guest is good for nothing.
+	Identify(context.Context, *connect.Request[IdentifyRequest]) (*connect.Response[IdentifyResponse], error)
+	// Finish does what identifying left for later because it takes its time: the
+	// journal goes on under the new machine-id, and what Settle stopped is
+	// started. After a failure it may be called again; once all is done, it does
+	// nothing.
+	Finish(context.Context, *connect.Request[FinishRequest]) (*connect.Response[FinishResponse], error)
 }
 
 // NewAgentServiceClient constructs a client for the banger.agent.v1.AgentService service. By
@@ -215,6 +240,30 @@ func NewAgentServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			connect.WithSchema(agentServiceMethods.ByName("DeleteSession")),
 			connect.WithClientOptions(opts...),
 		),
+		wake: connect.NewClient[WakeRequest, WakeResponse](
+			httpClient,
+			baseURL+AgentServiceWakeProcedure,
+			connect.WithSchema(agentServiceMethods.ByName("Wake")),
+			connect.WithClientOptions(opts...),
+		),
+		settle: connect.NewClient[SettleRequest, SettleResponse](
+			httpClient,
+			baseURL+AgentServiceSettleProcedure,
+			connect.WithSchema(agentServiceMethods.ByName("Settle")),
+			connect.WithClientOptions(opts...),
+		),
+		identify: connect.NewClient[IdentifyRequest, IdentifyResponse](
+			httpClient,
+			baseURL+AgentServiceIdentifyProcedure,
+			connect.WithSchema(agentServiceMethods.ByName("Identify")),
+			connect.WithClientOptions(opts...),
+		),
+		finish: connect.NewClient[FinishRequest, FinishResponse](
+			httpClient,
+			baseURL+AgentServiceFinishProcedure,
+			connect.WithSchema(agentServiceMethods.ByName("Finish")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -234,6 +283,10 @@ type agentServiceClient struct {
 	stopSession   *connect.Client[StopSessionRequest, StopSessionResponse]
 	signalSession *connect.Client[SignalSessionRequest, SignalSessionResponse]
 	deleteSession *connect.Client[DeleteSessionRequest, DeleteSessionResponse]
+	wake          *connect.Client[WakeRequest, WakeResponse]
+	settle        *connect.Client[SettleRequest, SettleResponse]
+	identify      *connect.Client[IdentifyRequest, IdentifyResponse]
+	finish        *connect.Client[FinishRequest, FinishResponse]
 }
 
 // Info calls banger.agent.v1.AgentService.Info.
@@ -306,6 +359,26 @@ func (c *agentServiceClient) DeleteSession(ctx context.Context, req *connect.Req
 	return c.deleteSession.CallUnary(ctx, req)
 }
 
+// Wake calls banger.agent.v1.AgentService.Wake.
+func (c *agentServiceClient) Wake(ctx context.Context, req *connect.Request[WakeRequest]) (*connect.Response[WakeResponse], error) {
+	return c.wake.CallUnary(ctx, req)
+}
+
+// Settle calls banger.agent.v1.AgentService.Settle.
+func (c *agentServiceClient) Settle(ctx context.Context, req *connect.Request[SettleRequest]) (*connect.Response[SettleResponse], error) {
+	return c.settle.CallUnary(ctx, req)
+}
+
+// Identify calls banger.agent.v1.AgentService.Identify.
+func (c *agentServiceClient) Identify(ctx context.Context, req *connect.Request[IdentifyRequest]) (*connect.Response[IdentifyResponse], error) {
+	return c.identify.CallUnary(ctx, req)
+}
+
+// Finish calls banger.agent.v1.AgentService.Finish.
+func (c *agentServiceClient) Finish(ctx context.Context, req *connect.Request[FinishRequest]) (*connect.Response[FinishResponse], error) {
+	return c.finish.CallUnary(ctx, req)
+}
+
 // AgentServiceHandler is an implementation of the banger.agent.v1.AgentService service.
 type AgentServiceHandler interface {
 	// Info tells what the agent is and where the guest stands. That it answers
@@ -352,6 +425,23 @@ type AgentServiceHandler interface {
 	SignalSession(context.Context, *connect.Request[SignalSessionRequest]) (*connect.Response[SignalSessionResponse], error)
 	// DeleteSession kills a session, if it runs, and removes what is left of it.
 	DeleteSession(context.Context, *connect.Request[DeleteSessionRequest]) (*connect.Response[DeleteSessionResponse], error)
+	// Wake tells a guest that stood what has changed meanwhile.
+	Wake(context.Context, *connect.Request[WakeRequest]) (*connect.Response[WakeResponse], error)
+	// Settle makes a template fit to be frozen: it waits, as long as the call
+	// may last, until the guest's init has started everything, stops what would
+	// keep secrets of its own (an SSH server), runs a command once, so that the
+	// next is quick, and syncs the disks. It may be called again.
+	Settle(context.Context, *connect.Request[SettleRequest]) (*connect.Response[SettleResponse], error)
+	// Identify makes a template that goes on the machine of a boot bundle. From
+	// its answer on the agent is greeted with the bundle's token; the connection
+	// that there is goes on. It is called once. After a failure nothing but
+	// Info is answered ever again, and the guest is good for nothing.
+	Identify(context.Context, *connect.Request[IdentifyRequest]) (*connect.Response[IdentifyResponse], error)
+	// Finish does what identifying left for later because it takes its time: the
+	// journal goes on under the new machine-id, and what Settle stopped is
+	// started. After a failure it may be called again; once all is done, it does
+	// nothing.
+	Finish(context.Context, *connect.Request[FinishRequest]) (*connect.Response[FinishResponse], error)
 }
 
 // NewAgentServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -445,6 +535,30 @@ func NewAgentServiceHandler(svc AgentServiceHandler, opts ...connect.HandlerOpti
 		connect.WithSchema(agentServiceMethods.ByName("DeleteSession")),
 		connect.WithHandlerOptions(opts...),
 	)
+	agentServiceWakeHandler := connect.NewUnaryHandler(
+		AgentServiceWakeProcedure,
+		svc.Wake,
+		connect.WithSchema(agentServiceMethods.ByName("Wake")),
+		connect.WithHandlerOptions(opts...),
+	)
+	agentServiceSettleHandler := connect.NewUnaryHandler(
+		AgentServiceSettleProcedure,
+		svc.Settle,
+		connect.WithSchema(agentServiceMethods.ByName("Settle")),
+		connect.WithHandlerOptions(opts...),
+	)
+	agentServiceIdentifyHandler := connect.NewUnaryHandler(
+		AgentServiceIdentifyProcedure,
+		svc.Identify,
+		connect.WithSchema(agentServiceMethods.ByName("Identify")),
+		connect.WithHandlerOptions(opts...),
+	)
+	agentServiceFinishHandler := connect.NewUnaryHandler(
+		AgentServiceFinishProcedure,
+		svc.Finish,
+		connect.WithSchema(agentServiceMethods.ByName("Finish")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/banger.agent.v1.AgentService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case AgentServiceInfoProcedure:
@@ -475,6 +589,14 @@ func NewAgentServiceHandler(svc AgentServiceHandler, opts ...connect.HandlerOpti
 			agentServiceSignalSessionHandler.ServeHTTP(w, r)
 		case AgentServiceDeleteSessionProcedure:
 			agentServiceDeleteSessionHandler.ServeHTTP(w, r)
+		case AgentServiceWakeProcedure:
+			agentServiceWakeHandler.ServeHTTP(w, r)
+		case AgentServiceSettleProcedure:
+			agentServiceSettleHandler.ServeHTTP(w, r)
+		case AgentServiceIdentifyProcedure:
+			agentServiceIdentifyHandler.ServeHTTP(w, r)
+		case AgentServiceFinishProcedure:
+			agentServiceFinishHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -538,4 +660,20 @@ func (UnimplementedAgentServiceHandler) SignalSession(context.Context, *connect.
 
 func (UnimplementedAgentServiceHandler) DeleteSession(context.Context, *connect.Request[DeleteSessionRequest]) (*connect.Response[DeleteSessionResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("banger.agent.v1.AgentService.DeleteSession is not implemented"))
+}
+
+func (UnimplementedAgentServiceHandler) Wake(context.Context, *connect.Request[WakeRequest]) (*connect.Response[WakeResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("banger.agent.v1.AgentService.Wake is not implemented"))
+}
+
+func (UnimplementedAgentServiceHandler) Settle(context.Context, *connect.Request[SettleRequest]) (*connect.Response[SettleResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("banger.agent.v1.AgentService.Settle is not implemented"))
+}
+
+func (UnimplementedAgentServiceHandler) Identify(context.Context, *connect.Request[IdentifyRequest]) (*connect.Response[IdentifyResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("banger.agent.v1.AgentService.Identify is not implemented"))
+}
+
+func (UnimplementedAgentServiceHandler) Finish(context.Context, *connect.Request[FinishRequest]) (*connect.Response[FinishResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("banger.agent.v1.AgentService.Finish is not implemented"))
 }

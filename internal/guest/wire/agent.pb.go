@@ -70,7 +70,7 @@ func (x PowerRequest_Action) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PowerRequest_Action.Descriptor instead.
 func (PowerRequest_Action) EnumDescriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{14, 0}
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{22, 0}
 }
 
 type CopyFailure_Reason int32
@@ -128,7 +128,344 @@ func (x CopyFailure_Reason) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use CopyFailure_Reason.Descriptor instead.
 func (CopyFailure_Reason) EnumDescriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{19, 0}
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{27, 0}
+}
+
+type SettleRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SettleRequest) Reset() {
+	*x = SettleRequest{}
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SettleRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SettleRequest) ProtoMessage() {}
+
+func (x *SettleRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SettleRequest.ProtoReflect.Descriptor instead.
+func (*SettleRequest) Descriptor() ([]byte, []int) {
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{0}
+}
+
+type SettleResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SettleResponse) Reset() {
+	*x = SettleResponse{}
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SettleResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SettleResponse) ProtoMessage() {}
+
+func (x *SettleResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SettleResponse.ProtoReflect.Descriptor instead.
+func (*SettleResponse) Descriptor() ([]byte, []int) {
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{1}
+}
+
+type IdentifyRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	BundleJson    []byte                 `protobuf:"bytes,1,opt,name=bundle_json,json=bundleJson,proto3" json:"bundle_json,omitempty"` // a boot bundle that is no template's
+	UnixNs        int64                  `protobuf:"varint,2,opt,name=unix_ns,json=unixNs,proto3" json:"unix_ns,omitempty"`            // what the time is, since 1970, UTC
+	Entropy       []byte                 `protobuf:"bytes,3,opt,name=entropy,proto3" json:"entropy,omitempty"`                         // 32 to 512 random bytes that no other guest gets
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IdentifyRequest) Reset() {
+	*x = IdentifyRequest{}
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IdentifyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IdentifyRequest) ProtoMessage() {}
+
+func (x *IdentifyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IdentifyRequest.ProtoReflect.Descriptor instead.
+func (*IdentifyRequest) Descriptor() ([]byte, []int) {
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *IdentifyRequest) GetBundleJson() []byte {
+	if x != nil {
+		return x.BundleJson
+	}
+	return nil
+}
+
+func (x *IdentifyRequest) GetUnixNs() int64 {
+	if x != nil {
+		return x.UnixNs
+	}
+	return 0
+}
+
+func (x *IdentifyRequest) GetEntropy() []byte {
+	if x != nil {
+		return x.Entropy
+	}
+	return nil
+}
+
+type IdentifyResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IdentifyResponse) Reset() {
+	*x = IdentifyResponse{}
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IdentifyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IdentifyResponse) ProtoMessage() {}
+
+func (x *IdentifyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IdentifyResponse.ProtoReflect.Descriptor instead.
+func (*IdentifyResponse) Descriptor() ([]byte, []int) {
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{3}
+}
+
+type FinishRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FinishRequest) Reset() {
+	*x = FinishRequest{}
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FinishRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FinishRequest) ProtoMessage() {}
+
+func (x *FinishRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FinishRequest.ProtoReflect.Descriptor instead.
+func (*FinishRequest) Descriptor() ([]byte, []int) {
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{4}
+}
+
+type FinishResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FinishResponse) Reset() {
+	*x = FinishResponse{}
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FinishResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FinishResponse) ProtoMessage() {}
+
+func (x *FinishResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FinishResponse.ProtoReflect.Descriptor instead.
+func (*FinishResponse) Descriptor() ([]byte, []int) {
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{5}
+}
+
+// WakeRequest is what a guest that stood is told.
+type WakeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	UnixNs        int64                  `protobuf:"varint,1,opt,name=unix_ns,json=unixNs,proto3" json:"unix_ns,omitempty"` // what the time is, since 1970, UTC
+	Hostname      string                 `protobuf:"bytes,2,opt,name=hostname,proto3" json:"hostname,omitempty"`            // its machine's name, a DNS label; empty: as it was
+	Hurry         bool                   `protobuf:"varint,3,opt,name=hurry,proto3" json:"hurry,omitempty"`                 // agent and commands come before all else in it, until Finish, some seconds at most
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WakeRequest) Reset() {
+	*x = WakeRequest{}
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WakeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WakeRequest) ProtoMessage() {}
+
+func (x *WakeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WakeRequest.ProtoReflect.Descriptor instead.
+func (*WakeRequest) Descriptor() ([]byte, []int) {
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *WakeRequest) GetUnixNs() int64 {
+	if x != nil {
+		return x.UnixNs
+	}
+	return 0
+}
+
+func (x *WakeRequest) GetHostname() string {
+	if x != nil {
+		return x.Hostname
+	}
+	return ""
+}
+
+func (x *WakeRequest) GetHurry() bool {
+	if x != nil {
+		return x.Hurry
+	}
+	return false
+}
+
+type WakeResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WakeResponse) Reset() {
+	*x = WakeResponse{}
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WakeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WakeResponse) ProtoMessage() {}
+
+func (x *WakeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WakeResponse.ProtoReflect.Descriptor instead.
+func (*WakeResponse) Descriptor() ([]byte, []int) {
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{7}
 }
 
 type InfoRequest struct {
@@ -139,7 +476,7 @@ type InfoRequest struct {
 
 func (x *InfoRequest) Reset() {
 	*x = InfoRequest{}
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[0]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -151,7 +488,7 @@ func (x *InfoRequest) String() string {
 func (*InfoRequest) ProtoMessage() {}
 
 func (x *InfoRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[0]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -164,7 +501,7 @@ func (x *InfoRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InfoRequest.ProtoReflect.Descriptor instead.
 func (*InfoRequest) Descriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{0}
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{8}
 }
 
 type InfoResponse struct {
@@ -182,7 +519,7 @@ type InfoResponse struct {
 
 func (x *InfoResponse) Reset() {
 	*x = InfoResponse{}
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[1]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -194,7 +531,7 @@ func (x *InfoResponse) String() string {
 func (*InfoResponse) ProtoMessage() {}
 
 func (x *InfoResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[1]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -207,7 +544,7 @@ func (x *InfoResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InfoResponse.ProtoReflect.Descriptor instead.
 func (*InfoResponse) Descriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{1}
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *InfoResponse) GetVersion() string {
@@ -267,7 +604,7 @@ type StatsRequest struct {
 
 func (x *StatsRequest) Reset() {
 	*x = StatsRequest{}
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[2]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -279,7 +616,7 @@ func (x *StatsRequest) String() string {
 func (*StatsRequest) ProtoMessage() {}
 
 func (x *StatsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[2]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -292,7 +629,7 @@ func (x *StatsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsRequest.ProtoReflect.Descriptor instead.
 func (*StatsRequest) Descriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{2}
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{10}
 }
 
 type StatsResponse struct {
@@ -309,7 +646,7 @@ type StatsResponse struct {
 
 func (x *StatsResponse) Reset() {
 	*x = StatsResponse{}
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[3]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -321,7 +658,7 @@ func (x *StatsResponse) String() string {
 func (*StatsResponse) ProtoMessage() {}
 
 func (x *StatsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[3]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -334,7 +671,7 @@ func (x *StatsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsResponse.ProtoReflect.Descriptor instead.
 func (*StatsResponse) Descriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{3}
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *StatsResponse) GetUptimeSeconds() float64 {
@@ -382,7 +719,7 @@ type FileSystem struct {
 
 func (x *FileSystem) Reset() {
 	*x = FileSystem{}
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[4]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -394,7 +731,7 @@ func (x *FileSystem) String() string {
 func (*FileSystem) ProtoMessage() {}
 
 func (x *FileSystem) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[4]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -407,7 +744,7 @@ func (x *FileSystem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileSystem.ProtoReflect.Descriptor instead.
 func (*FileSystem) Descriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{4}
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *FileSystem) GetSizeBytes() int64 {
@@ -440,7 +777,7 @@ type ExecRequest struct {
 
 func (x *ExecRequest) Reset() {
 	*x = ExecRequest{}
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[5]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -452,7 +789,7 @@ func (x *ExecRequest) String() string {
 func (*ExecRequest) ProtoMessage() {}
 
 func (x *ExecRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[5]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -465,7 +802,7 @@ func (x *ExecRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecRequest.ProtoReflect.Descriptor instead.
 func (*ExecRequest) Descriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{5}
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ExecRequest) GetMsg() isExecRequest_Msg {
@@ -562,13 +899,14 @@ type ExecStart struct {
 	User          string                 `protobuf:"bytes,4,opt,name=user,proto3" json:"user,omitempty"`    // name or uid; empty: root
 	Tty           *Terminal              `protobuf:"bytes,5,opt,name=tty,proto3" json:"tty,omitempty"`      // absent: three separate streams
 	Stdin         bool                   `protobuf:"varint,6,opt,name=stdin,proto3" json:"stdin,omitempty"` // false: /dev/null
+	Wake          *WakeRequest           `protobuf:"bytes,7,opt,name=wake,proto3" json:"wake,omitempty"`    // before the command is started; absent: the guest did not stand
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ExecStart) Reset() {
 	*x = ExecStart{}
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[6]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -580,7 +918,7 @@ func (x *ExecStart) String() string {
 func (*ExecStart) ProtoMessage() {}
 
 func (x *ExecStart) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[6]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -593,7 +931,7 @@ func (x *ExecStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecStart.ProtoReflect.Descriptor instead.
 func (*ExecStart) Descriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{6}
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ExecStart) GetArgv() []string {
@@ -638,6 +976,13 @@ func (x *ExecStart) GetStdin() bool {
 	return false
 }
 
+func (x *ExecStart) GetWake() *WakeRequest {
+	if x != nil {
+		return x.Wake
+	}
+	return nil
+}
+
 type Terminal struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Term          string                 `protobuf:"bytes,1,opt,name=term,proto3" json:"term,omitempty"` // $TERM
@@ -648,7 +993,7 @@ type Terminal struct {
 
 func (x *Terminal) Reset() {
 	*x = Terminal{}
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[7]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -660,7 +1005,7 @@ func (x *Terminal) String() string {
 func (*Terminal) ProtoMessage() {}
 
 func (x *Terminal) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[7]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -673,7 +1018,7 @@ func (x *Terminal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Terminal.ProtoReflect.Descriptor instead.
 func (*Terminal) Descriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{7}
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Terminal) GetTerm() string {
@@ -700,7 +1045,7 @@ type WindowSize struct {
 
 func (x *WindowSize) Reset() {
 	*x = WindowSize{}
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[8]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -712,7 +1057,7 @@ func (x *WindowSize) String() string {
 func (*WindowSize) ProtoMessage() {}
 
 func (x *WindowSize) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[8]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -725,7 +1070,7 @@ func (x *WindowSize) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WindowSize.ProtoReflect.Descriptor instead.
 func (*WindowSize) Descriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{8}
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *WindowSize) GetRows() uint32 {
@@ -757,7 +1102,7 @@ type ExecResponse struct {
 
 func (x *ExecResponse) Reset() {
 	*x = ExecResponse{}
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[9]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -769,7 +1114,7 @@ func (x *ExecResponse) String() string {
 func (*ExecResponse) ProtoMessage() {}
 
 func (x *ExecResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[9]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -782,7 +1127,7 @@ func (x *ExecResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecResponse.ProtoReflect.Descriptor instead.
 func (*ExecResponse) Descriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{9}
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ExecResponse) GetMsg() isExecResponse_Msg {
@@ -865,7 +1210,7 @@ type ExecStarted struct {
 
 func (x *ExecStarted) Reset() {
 	*x = ExecStarted{}
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[10]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -877,7 +1222,7 @@ func (x *ExecStarted) String() string {
 func (*ExecStarted) ProtoMessage() {}
 
 func (x *ExecStarted) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[10]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -890,7 +1235,7 @@ func (x *ExecStarted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecStarted.ProtoReflect.Descriptor instead.
 func (*ExecStarted) Descriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{10}
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ExecStarted) GetPid() int32 {
@@ -911,7 +1256,7 @@ type ExecExit struct {
 
 func (x *ExecExit) Reset() {
 	*x = ExecExit{}
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[11]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -923,7 +1268,7 @@ func (x *ExecExit) String() string {
 func (*ExecExit) ProtoMessage() {}
 
 func (x *ExecExit) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[11]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -936,7 +1281,7 @@ func (x *ExecExit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecExit.ProtoReflect.Descriptor instead.
 func (*ExecExit) Descriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{11}
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ExecExit) GetCode() int32 {
@@ -974,7 +1319,7 @@ type TunnelRequest struct {
 
 func (x *TunnelRequest) Reset() {
 	*x = TunnelRequest{}
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[12]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -986,7 +1331,7 @@ func (x *TunnelRequest) String() string {
 func (*TunnelRequest) ProtoMessage() {}
 
 func (x *TunnelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[12]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -999,7 +1344,7 @@ func (x *TunnelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TunnelRequest.ProtoReflect.Descriptor instead.
 func (*TunnelRequest) Descriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{12}
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *TunnelRequest) GetMsg() isTunnelRequest_Msg {
@@ -1074,7 +1419,7 @@ type TunnelResponse struct {
 
 func (x *TunnelResponse) Reset() {
 	*x = TunnelResponse{}
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[13]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1086,7 +1431,7 @@ func (x *TunnelResponse) String() string {
 func (*TunnelResponse) ProtoMessage() {}
 
 func (x *TunnelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[13]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1099,7 +1444,7 @@ func (x *TunnelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TunnelResponse.ProtoReflect.Descriptor instead.
 func (*TunnelResponse) Descriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{13}
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *TunnelResponse) GetMsg() isTunnelResponse_Msg {
@@ -1167,7 +1512,7 @@ type PowerRequest struct {
 
 func (x *PowerRequest) Reset() {
 	*x = PowerRequest{}
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[14]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1179,7 +1524,7 @@ func (x *PowerRequest) String() string {
 func (*PowerRequest) ProtoMessage() {}
 
 func (x *PowerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[14]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1192,7 +1537,7 @@ func (x *PowerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PowerRequest.ProtoReflect.Descriptor instead.
 func (*PowerRequest) Descriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{14}
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *PowerRequest) GetAction() PowerRequest_Action {
@@ -1210,7 +1555,7 @@ type PowerResponse struct {
 
 func (x *PowerResponse) Reset() {
 	*x = PowerResponse{}
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[15]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1222,7 +1567,7 @@ func (x *PowerResponse) String() string {
 func (*PowerResponse) ProtoMessage() {}
 
 func (x *PowerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[15]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1235,7 +1580,7 @@ func (x *PowerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PowerResponse.ProtoReflect.Descriptor instead.
 func (*PowerResponse) Descriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{15}
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{23}
 }
 
 type CopyRequest struct {
@@ -1252,7 +1597,7 @@ type CopyRequest struct {
 
 func (x *CopyRequest) Reset() {
 	*x = CopyRequest{}
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[16]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1264,7 +1609,7 @@ func (x *CopyRequest) String() string {
 func (*CopyRequest) ProtoMessage() {}
 
 func (x *CopyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[16]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1277,7 +1622,7 @@ func (x *CopyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyRequest.ProtoReflect.Descriptor instead.
 func (*CopyRequest) Descriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{16}
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *CopyRequest) GetMsg() isCopyRequest_Msg {
@@ -1354,7 +1699,7 @@ type CopyStart struct {
 
 func (x *CopyStart) Reset() {
 	*x = CopyStart{}
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[17]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1366,7 +1711,7 @@ func (x *CopyStart) String() string {
 func (*CopyStart) ProtoMessage() {}
 
 func (x *CopyStart) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[17]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1379,7 +1724,7 @@ func (x *CopyStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyStart.ProtoReflect.Descriptor instead.
 func (*CopyStart) Descriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{17}
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *CopyStart) GetSources() [][]byte {
@@ -1425,7 +1770,7 @@ type CopyResponse struct {
 
 func (x *CopyResponse) Reset() {
 	*x = CopyResponse{}
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[18]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1437,7 +1782,7 @@ func (x *CopyResponse) String() string {
 func (*CopyResponse) ProtoMessage() {}
 
 func (x *CopyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[18]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1450,7 +1795,7 @@ func (x *CopyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyResponse.ProtoReflect.Descriptor instead.
 func (*CopyResponse) Descriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{18}
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *CopyResponse) GetMsg() isCopyResponse_Msg {
@@ -1535,7 +1880,7 @@ type CopyFailure struct {
 
 func (x *CopyFailure) Reset() {
 	*x = CopyFailure{}
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[19]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1547,7 +1892,7 @@ func (x *CopyFailure) String() string {
 func (*CopyFailure) ProtoMessage() {}
 
 func (x *CopyFailure) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[19]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1560,7 +1905,7 @@ func (x *CopyFailure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyFailure.ProtoReflect.Descriptor instead.
 func (*CopyFailure) Descriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{19}
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *CopyFailure) GetReason() CopyFailure_Reason {
@@ -1603,7 +1948,7 @@ type CopyItem struct {
 
 func (x *CopyItem) Reset() {
 	*x = CopyItem{}
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[20]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1615,7 +1960,7 @@ func (x *CopyItem) String() string {
 func (*CopyItem) ProtoMessage() {}
 
 func (x *CopyItem) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[20]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1628,7 +1973,7 @@ func (x *CopyItem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyItem.ProtoReflect.Descriptor instead.
 func (*CopyItem) Descriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{20}
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *CopyItem) GetMsg() isCopyItem_Msg {
@@ -1833,7 +2178,7 @@ type CopyTotal struct {
 
 func (x *CopyTotal) Reset() {
 	*x = CopyTotal{}
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[21]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1845,7 +2190,7 @@ func (x *CopyTotal) String() string {
 func (*CopyTotal) ProtoMessage() {}
 
 func (x *CopyTotal) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[21]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1858,7 +2203,7 @@ func (x *CopyTotal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyTotal.ProtoReflect.Descriptor instead.
 func (*CopyTotal) Descriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{21}
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *CopyTotal) GetBytes() int64 {
@@ -1886,7 +2231,7 @@ type CopyDir struct {
 
 func (x *CopyDir) Reset() {
 	*x = CopyDir{}
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[22]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1898,7 +2243,7 @@ func (x *CopyDir) String() string {
 func (*CopyDir) ProtoMessage() {}
 
 func (x *CopyDir) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[22]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1911,7 +2256,7 @@ func (x *CopyDir) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyDir.ProtoReflect.Descriptor instead.
 func (*CopyDir) Descriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{22}
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *CopyDir) GetName() []byte {
@@ -1951,7 +2296,7 @@ type CopyFile struct {
 
 func (x *CopyFile) Reset() {
 	*x = CopyFile{}
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[23]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1963,7 +2308,7 @@ func (x *CopyFile) String() string {
 func (*CopyFile) ProtoMessage() {}
 
 func (x *CopyFile) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[23]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1976,7 +2321,7 @@ func (x *CopyFile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyFile.ProtoReflect.Descriptor instead.
 func (*CopyFile) Descriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{23}
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *CopyFile) GetName() []byte {
@@ -2038,7 +2383,7 @@ type CopyLink struct {
 
 func (x *CopyLink) Reset() {
 	*x = CopyLink{}
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[24]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2050,7 +2395,7 @@ func (x *CopyLink) String() string {
 func (*CopyLink) ProtoMessage() {}
 
 func (x *CopyLink) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[24]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2063,7 +2408,7 @@ func (x *CopyLink) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyLink.ProtoReflect.Descriptor instead.
 func (*CopyLink) Descriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{24}
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *CopyLink) GetName() []byte {
@@ -2091,7 +2436,7 @@ type CopySkip struct {
 
 func (x *CopySkip) Reset() {
 	*x = CopySkip{}
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[25]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2103,7 +2448,7 @@ func (x *CopySkip) String() string {
 func (*CopySkip) ProtoMessage() {}
 
 func (x *CopySkip) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[25]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2116,7 +2461,7 @@ func (x *CopySkip) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopySkip.ProtoReflect.Descriptor instead.
 func (*CopySkip) Descriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{25}
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *CopySkip) GetPath() []byte {
@@ -2143,7 +2488,7 @@ type CopyOffer struct {
 
 func (x *CopyOffer) Reset() {
 	*x = CopyOffer{}
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[26]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2155,7 +2500,7 @@ func (x *CopyOffer) String() string {
 func (*CopyOffer) ProtoMessage() {}
 
 func (x *CopyOffer) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[26]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2168,7 +2513,7 @@ func (x *CopyOffer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyOffer.ProtoReflect.Descriptor instead.
 func (*CopyOffer) Descriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{26}
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *CopyOffer) GetFiles() []*CopyFile {
@@ -2189,7 +2534,7 @@ type CopyHave struct {
 
 func (x *CopyHave) Reset() {
 	*x = CopyHave{}
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[27]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2201,7 +2546,7 @@ func (x *CopyHave) String() string {
 func (*CopyHave) ProtoMessage() {}
 
 func (x *CopyHave) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[27]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2214,7 +2559,7 @@ func (x *CopyHave) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyHave.ProtoReflect.Descriptor instead.
 func (*CopyHave) Descriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{27}
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *CopyHave) GetOffsets() []int64 {
@@ -2238,7 +2583,7 @@ type StartSessionRequest struct {
 
 func (x *StartSessionRequest) Reset() {
 	*x = StartSessionRequest{}
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[28]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2250,7 +2595,7 @@ func (x *StartSessionRequest) String() string {
 func (*StartSessionRequest) ProtoMessage() {}
 
 func (x *StartSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[28]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2263,7 +2608,7 @@ func (x *StartSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartSessionRequest.ProtoReflect.Descriptor instead.
 func (*StartSessionRequest) Descriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{28}
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *StartSessionRequest) GetId() string {
@@ -2310,7 +2655,7 @@ type StartSessionResponse struct {
 
 func (x *StartSessionResponse) Reset() {
 	*x = StartSessionResponse{}
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[29]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2322,7 +2667,7 @@ func (x *StartSessionResponse) String() string {
 func (*StartSessionResponse) ProtoMessage() {}
 
 func (x *StartSessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[29]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2335,7 +2680,7 @@ func (x *StartSessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartSessionResponse.ProtoReflect.Descriptor instead.
 func (*StartSessionResponse) Descriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{29}
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *StartSessionResponse) GetSession() *SessionStatus {
@@ -2366,7 +2711,7 @@ type SessionStatus struct {
 
 func (x *SessionStatus) Reset() {
 	*x = SessionStatus{}
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[30]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2378,7 +2723,7 @@ func (x *SessionStatus) String() string {
 func (*SessionStatus) ProtoMessage() {}
 
 func (x *SessionStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[30]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2391,7 +2736,7 @@ func (x *SessionStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionStatus.ProtoReflect.Descriptor instead.
 func (*SessionStatus) Descriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{30}
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *SessionStatus) GetId() string {
@@ -2473,7 +2818,7 @@ type ListSessionsRequest struct {
 
 func (x *ListSessionsRequest) Reset() {
 	*x = ListSessionsRequest{}
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[31]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2485,7 +2830,7 @@ func (x *ListSessionsRequest) String() string {
 func (*ListSessionsRequest) ProtoMessage() {}
 
 func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[31]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2498,7 +2843,7 @@ func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionsRequest.ProtoReflect.Descriptor instead.
 func (*ListSessionsRequest) Descriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{31}
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ListSessionsRequest) GetIds() []string {
@@ -2517,7 +2862,7 @@ type ListSessionsResponse struct {
 
 func (x *ListSessionsResponse) Reset() {
 	*x = ListSessionsResponse{}
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[32]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2529,7 +2874,7 @@ func (x *ListSessionsResponse) String() string {
 func (*ListSessionsResponse) ProtoMessage() {}
 
 func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[32]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2542,7 +2887,7 @@ func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionsResponse.ProtoReflect.Descriptor instead.
 func (*ListSessionsResponse) Descriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{32}
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ListSessionsResponse) GetSessions() []*SessionStatus {
@@ -2569,7 +2914,7 @@ type SessionLogsRequest struct {
 
 func (x *SessionLogsRequest) Reset() {
 	*x = SessionLogsRequest{}
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[33]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2581,7 +2926,7 @@ func (x *SessionLogsRequest) String() string {
 func (*SessionLogsRequest) ProtoMessage() {}
 
 func (x *SessionLogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[33]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2594,7 +2939,7 @@ func (x *SessionLogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionLogsRequest.ProtoReflect.Descriptor instead.
 func (*SessionLogsRequest) Descriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{33}
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *SessionLogsRequest) GetId() string {
@@ -2658,7 +3003,7 @@ type SessionLogsResponse struct {
 
 func (x *SessionLogsResponse) Reset() {
 	*x = SessionLogsResponse{}
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[34]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2670,7 +3015,7 @@ func (x *SessionLogsResponse) String() string {
 func (*SessionLogsResponse) ProtoMessage() {}
 
 func (x *SessionLogsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[34]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2683,7 +3028,7 @@ func (x *SessionLogsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionLogsResponse.ProtoReflect.Descriptor instead.
 func (*SessionLogsResponse) Descriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{34}
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *SessionLogsResponse) GetStream() string {
@@ -2727,7 +3072,7 @@ type SendSessionRequest struct {
 
 func (x *SendSessionRequest) Reset() {
 	*x = SendSessionRequest{}
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[35]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2739,7 +3084,7 @@ func (x *SendSessionRequest) String() string {
 func (*SendSessionRequest) ProtoMessage() {}
 
 func (x *SendSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[35]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2752,7 +3097,7 @@ func (x *SendSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendSessionRequest.ProtoReflect.Descriptor instead.
 func (*SendSessionRequest) Descriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{35}
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *SendSessionRequest) GetMsg() isSendSessionRequest_Msg {
@@ -2808,7 +3153,7 @@ type SendStart struct {
 
 func (x *SendStart) Reset() {
 	*x = SendStart{}
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[36]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2820,7 +3165,7 @@ func (x *SendStart) String() string {
 func (*SendStart) ProtoMessage() {}
 
 func (x *SendStart) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[36]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2833,7 +3178,7 @@ func (x *SendStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendStart.ProtoReflect.Descriptor instead.
 func (*SendStart) Descriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{36}
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *SendStart) GetId() string {
@@ -2870,7 +3215,7 @@ type SendSessionResponse struct {
 
 func (x *SendSessionResponse) Reset() {
 	*x = SendSessionResponse{}
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[37]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2882,7 +3227,7 @@ func (x *SendSessionResponse) String() string {
 func (*SendSessionResponse) ProtoMessage() {}
 
 func (x *SendSessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[37]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2895,7 +3240,7 @@ func (x *SendSessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendSessionResponse.ProtoReflect.Descriptor instead.
 func (*SendSessionResponse) Descriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{37}
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *SendSessionResponse) GetBytesWritten() int64 {
@@ -2935,7 +3280,7 @@ type AttachSessionRequest struct {
 
 func (x *AttachSessionRequest) Reset() {
 	*x = AttachSessionRequest{}
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[38]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2947,7 +3292,7 @@ func (x *AttachSessionRequest) String() string {
 func (*AttachSessionRequest) ProtoMessage() {}
 
 func (x *AttachSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[38]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2960,7 +3305,7 @@ func (x *AttachSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachSessionRequest.ProtoReflect.Descriptor instead.
 func (*AttachSessionRequest) Descriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{38}
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *AttachSessionRequest) GetMsg() isAttachSessionRequest_Msg {
@@ -3067,7 +3412,7 @@ type AttachStart struct {
 
 func (x *AttachStart) Reset() {
 	*x = AttachStart{}
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[39]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3079,7 +3424,7 @@ func (x *AttachStart) String() string {
 func (*AttachStart) ProtoMessage() {}
 
 func (x *AttachStart) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[39]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3092,7 +3437,7 @@ func (x *AttachStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachStart.ProtoReflect.Descriptor instead.
 func (*AttachStart) Descriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{39}
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *AttachStart) GetId() string {
@@ -3167,7 +3512,7 @@ type AttachSessionResponse struct {
 
 func (x *AttachSessionResponse) Reset() {
 	*x = AttachSessionResponse{}
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[40]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3179,7 +3524,7 @@ func (x *AttachSessionResponse) String() string {
 func (*AttachSessionResponse) ProtoMessage() {}
 
 func (x *AttachSessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[40]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3192,7 +3537,7 @@ func (x *AttachSessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachSessionResponse.ProtoReflect.Descriptor instead.
 func (*AttachSessionResponse) Descriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{40}
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *AttachSessionResponse) GetMsg() isAttachSessionResponse_Msg {
@@ -3291,7 +3636,7 @@ type StopSessionRequest struct {
 
 func (x *StopSessionRequest) Reset() {
 	*x = StopSessionRequest{}
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[41]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3303,7 +3648,7 @@ func (x *StopSessionRequest) String() string {
 func (*StopSessionRequest) ProtoMessage() {}
 
 func (x *StopSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[41]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3316,7 +3661,7 @@ func (x *StopSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopSessionRequest.ProtoReflect.Descriptor instead.
 func (*StopSessionRequest) Descriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{41}
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *StopSessionRequest) GetId() string {
@@ -3342,7 +3687,7 @@ type StopSessionResponse struct {
 
 func (x *StopSessionResponse) Reset() {
 	*x = StopSessionResponse{}
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[42]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3354,7 +3699,7 @@ func (x *StopSessionResponse) String() string {
 func (*StopSessionResponse) ProtoMessage() {}
 
 func (x *StopSessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[42]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3367,7 +3712,7 @@ func (x *StopSessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopSessionResponse.ProtoReflect.Descriptor instead.
 func (*StopSessionResponse) Descriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{42}
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *StopSessionResponse) GetSession() *SessionStatus {
@@ -3387,7 +3732,7 @@ type SignalSessionRequest struct {
 
 func (x *SignalSessionRequest) Reset() {
 	*x = SignalSessionRequest{}
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[43]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3399,7 +3744,7 @@ func (x *SignalSessionRequest) String() string {
 func (*SignalSessionRequest) ProtoMessage() {}
 
 func (x *SignalSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[43]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3412,7 +3757,7 @@ func (x *SignalSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalSessionRequest.ProtoReflect.Descriptor instead.
 func (*SignalSessionRequest) Descriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{43}
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *SignalSessionRequest) GetId() string {
@@ -3438,7 +3783,7 @@ type SignalSessionResponse struct {
 
 func (x *SignalSessionResponse) Reset() {
 	*x = SignalSessionResponse{}
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[44]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3450,7 +3795,7 @@ func (x *SignalSessionResponse) String() string {
 func (*SignalSessionResponse) ProtoMessage() {}
 
 func (x *SignalSessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[44]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3463,7 +3808,7 @@ func (x *SignalSessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalSessionResponse.ProtoReflect.Descriptor instead.
 func (*SignalSessionResponse) Descriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{44}
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *SignalSessionResponse) GetSession() *SessionStatus {
@@ -3482,7 +3827,7 @@ type DeleteSessionRequest struct {
 
 func (x *DeleteSessionRequest) Reset() {
 	*x = DeleteSessionRequest{}
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[45]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3494,7 +3839,7 @@ func (x *DeleteSessionRequest) String() string {
 func (*DeleteSessionRequest) ProtoMessage() {}
 
 func (x *DeleteSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[45]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3507,7 +3852,7 @@ func (x *DeleteSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteSessionRequest.ProtoReflect.Descriptor instead.
 func (*DeleteSessionRequest) Descriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{45}
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *DeleteSessionRequest) GetId() string {
@@ -3525,7 +3870,7 @@ type DeleteSessionResponse struct {
 
 func (x *DeleteSessionResponse) Reset() {
 	*x = DeleteSessionResponse{}
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[46]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3537,7 +3882,7 @@ func (x *DeleteSessionResponse) String() string {
 func (*DeleteSessionResponse) ProtoMessage() {}
 
 func (x *DeleteSessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_banger_agent_v1_agent_proto_msgTypes[46]
+	mi := &file_banger_agent_v1_agent_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3550,14 +3895,29 @@ func (x *DeleteSessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteSessionResponse.ProtoReflect.Descriptor instead.
 func (*DeleteSessionResponse) Descriptor() ([]byte, []int) {
-	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{46}
+	return file_banger_agent_v1_agent_proto_rawDescGZIP(), []int{54}
 }
 
 var File_banger_agent_v1_agent_proto protoreflect.FileDescriptor
 
 const file_banger_agent_v1_agent_proto_rawDesc = "" +
 	"\n" +
-	"\x1bbanger/agent/v1/agent.proto\x12\x0fbanger.agent.v1\"\r\n" +
+	"\x1bbanger/agent/v1/agent.proto\x12\x0fbanger.agent.v1\"\x0f\n" +
+	"\rSettleRequest\"\x10\n" +
+	"\x0eSettleResponse\"e\n" +
+	"\x0fIdentifyRequest\x12\x1f\n" +
+	"\vbundle_json\x18\x01 \x01(\fR\n" +
+	"bundleJson\x12\x17\n" +
+	"\aunix_ns\x18\x02 \x01(\x03R\x06unixNs\x12\x18\n" +
+	"\aentropy\x18\x03 \x01(\fR\aentropy\"\x12\n" +
+	"\x10IdentifyResponse\"\x0f\n" +
+	"\rFinishRequest\"\x10\n" +
+	"\x0eFinishResponse\"X\n" +
+	"\vWakeRequest\x12\x17\n" +
+	"\aunix_ns\x18\x01 \x01(\x03R\x06unixNs\x12\x1a\n" +
+	"\bhostname\x18\x02 \x01(\tR\bhostname\x12\x14\n" +
+	"\x05hurry\x18\x03 \x01(\bR\x05hurry\"\x0e\n" +
+	"\fWakeResponse\"\r\n" +
 	"\vInfoRequest\"\xdb\x01\n" +
 	"\fInfoResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x1a\n" +
@@ -3587,14 +3947,15 @@ const file_banger_agent_v1_agent_proto_rawDesc = "" +
 	"closeStdin\x125\n" +
 	"\x06resize\x18\x04 \x01(\v2\x1b.banger.agent.v1.WindowSizeH\x00R\x06resize\x12\x18\n" +
 	"\x06signal\x18\x05 \x01(\tH\x00R\x06signalB\x05\n" +
-	"\x03msg\"\xf7\x01\n" +
+	"\x03msg\"\xa9\x02\n" +
 	"\tExecStart\x12\x12\n" +
 	"\x04argv\x18\x01 \x03(\tR\x04argv\x125\n" +
 	"\x03env\x18\x02 \x03(\v2#.banger.agent.v1.ExecStart.EnvEntryR\x03env\x12\x10\n" +
 	"\x03cwd\x18\x03 \x01(\tR\x03cwd\x12\x12\n" +
 	"\x04user\x18\x04 \x01(\tR\x04user\x12+\n" +
 	"\x03tty\x18\x05 \x01(\v2\x19.banger.agent.v1.TerminalR\x03tty\x12\x14\n" +
-	"\x05stdin\x18\x06 \x01(\bR\x05stdin\x1a6\n" +
+	"\x05stdin\x18\x06 \x01(\bR\x05stdin\x120\n" +
+	"\x04wake\x18\a \x01(\v2\x1c.banger.agent.v1.WakeRequestR\x04wake\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"O\n" +
@@ -3795,7 +4156,7 @@ const file_banger_agent_v1_agent_proto_rawDesc = "" +
 	"\asession\x18\x01 \x01(\v2\x1e.banger.agent.v1.SessionStatusR\asession\"&\n" +
 	"\x14DeleteSessionRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\x17\n" +
-	"\x15DeleteSessionResponse2\xb4\t\n" +
+	"\x15DeleteSessionResponse2\xe0\v\n" +
 	"\fAgentService\x12C\n" +
 	"\x04Info\x12\x1c.banger.agent.v1.InfoRequest\x1a\x1d.banger.agent.v1.InfoResponse\x12F\n" +
 	"\x05Stats\x12\x1d.banger.agent.v1.StatsRequest\x1a\x1e.banger.agent.v1.StatsResponse\x12G\n" +
@@ -3810,7 +4171,11 @@ const file_banger_agent_v1_agent_proto_rawDesc = "" +
 	"\rAttachSession\x12%.banger.agent.v1.AttachSessionRequest\x1a&.banger.agent.v1.AttachSessionResponse(\x010\x01\x12X\n" +
 	"\vStopSession\x12#.banger.agent.v1.StopSessionRequest\x1a$.banger.agent.v1.StopSessionResponse\x12^\n" +
 	"\rSignalSession\x12%.banger.agent.v1.SignalSessionRequest\x1a&.banger.agent.v1.SignalSessionResponse\x12^\n" +
-	"\rDeleteSession\x12%.banger.agent.v1.DeleteSessionRequest\x1a&.banger.agent.v1.DeleteSessionResponseB!Z\x1fbanger/internal/guest/wire;wireb\x06proto3"
+	"\rDeleteSession\x12%.banger.agent.v1.DeleteSessionRequest\x1a&.banger.agent.v1.DeleteSessionResponse\x12C\n" +
+	"\x04Wake\x12\x1c.banger.agent.v1.WakeRequest\x1a\x1d.banger.agent.v1.WakeResponse\x12I\n" +
+	"\x06Settle\x12\x1e.banger.agent.v1.SettleRequest\x1a\x1f.banger.agent.v1.SettleResponse\x12O\n" +
+	"\bIdentify\x12 .banger.agent.v1.IdentifyRequest\x1a!.banger.agent.v1.IdentifyResponse\x12I\n" +
+	"\x06Finish\x12\x1e.banger.agent.v1.FinishRequest\x1a\x1f.banger.agent.v1.FinishResponseB!Z\x1fbanger/internal/guest/wire;wireb\x06proto3"
 
 var (
 	file_banger_agent_v1_agent_proto_rawDescOnce sync.Once
@@ -3825,129 +4190,146 @@ func file_banger_agent_v1_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_banger_agent_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_banger_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
+var file_banger_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 56)
 var file_banger_agent_v1_agent_proto_goTypes = []any{
 	(PowerRequest_Action)(0),      // 0: banger.agent.v1.PowerRequest.Action
 	(CopyFailure_Reason)(0),       // 1: banger.agent.v1.CopyFailure.Reason
-	(*InfoRequest)(nil),           // 2: banger.agent.v1.InfoRequest
-	(*InfoResponse)(nil),          // 3: banger.agent.v1.InfoResponse
-	(*StatsRequest)(nil),          // 4: banger.agent.v1.StatsRequest
-	(*StatsResponse)(nil),         // 5: banger.agent.v1.StatsResponse
-	(*FileSystem)(nil),            // 6: banger.agent.v1.FileSystem
-	(*ExecRequest)(nil),           // 7: banger.agent.v1.ExecRequest
-	(*ExecStart)(nil),             // 8: banger.agent.v1.ExecStart
-	(*Terminal)(nil),              // 9: banger.agent.v1.Terminal
-	(*WindowSize)(nil),            // 10: banger.agent.v1.WindowSize
-	(*ExecResponse)(nil),          // 11: banger.agent.v1.ExecResponse
-	(*ExecStarted)(nil),           // 12: banger.agent.v1.ExecStarted
-	(*ExecExit)(nil),              // 13: banger.agent.v1.ExecExit
-	(*TunnelRequest)(nil),         // 14: banger.agent.v1.TunnelRequest
-	(*TunnelResponse)(nil),        // 15: banger.agent.v1.TunnelResponse
-	(*PowerRequest)(nil),          // 16: banger.agent.v1.PowerRequest
-	(*PowerResponse)(nil),         // 17: banger.agent.v1.PowerResponse
-	(*CopyRequest)(nil),           // 18: banger.agent.v1.CopyRequest
-	(*CopyStart)(nil),             // 19: banger.agent.v1.CopyStart
-	(*CopyResponse)(nil),          // 20: banger.agent.v1.CopyResponse
-	(*CopyFailure)(nil),           // 21: banger.agent.v1.CopyFailure
-	(*CopyItem)(nil),              // 22: banger.agent.v1.CopyItem
-	(*CopyTotal)(nil),             // 23: banger.agent.v1.CopyTotal
-	(*CopyDir)(nil),               // 24: banger.agent.v1.CopyDir
-	(*CopyFile)(nil),              // 25: banger.agent.v1.CopyFile
-	(*CopyLink)(nil),              // 26: banger.agent.v1.CopyLink
-	(*CopySkip)(nil),              // 27: banger.agent.v1.CopySkip
-	(*CopyOffer)(nil),             // 28: banger.agent.v1.CopyOffer
-	(*CopyHave)(nil),              // 29: banger.agent.v1.CopyHave
-	(*StartSessionRequest)(nil),   // 30: banger.agent.v1.StartSessionRequest
-	(*StartSessionResponse)(nil),  // 31: banger.agent.v1.StartSessionResponse
-	(*SessionStatus)(nil),         // 32: banger.agent.v1.SessionStatus
-	(*ListSessionsRequest)(nil),   // 33: banger.agent.v1.ListSessionsRequest
-	(*ListSessionsResponse)(nil),  // 34: banger.agent.v1.ListSessionsResponse
-	(*SessionLogsRequest)(nil),    // 35: banger.agent.v1.SessionLogsRequest
-	(*SessionLogsResponse)(nil),   // 36: banger.agent.v1.SessionLogsResponse
-	(*SendSessionRequest)(nil),    // 37: banger.agent.v1.SendSessionRequest
-	(*SendStart)(nil),             // 38: banger.agent.v1.SendStart
-	(*SendSessionResponse)(nil),   // 39: banger.agent.v1.SendSessionResponse
-	(*AttachSessionRequest)(nil),  // 40: banger.agent.v1.AttachSessionRequest
-	(*AttachStart)(nil),           // 41: banger.agent.v1.AttachStart
-	(*AttachSessionResponse)(nil), // 42: banger.agent.v1.AttachSessionResponse
-	(*StopSessionRequest)(nil),    // 43: banger.agent.v1.StopSessionRequest
-	(*StopSessionResponse)(nil),   // 44: banger.agent.v1.StopSessionResponse
-	(*SignalSessionRequest)(nil),  // 45: banger.agent.v1.SignalSessionRequest
-	(*SignalSessionResponse)(nil), // 46: banger.agent.v1.SignalSessionResponse
-	(*DeleteSessionRequest)(nil),  // 47: banger.agent.v1.DeleteSessionRequest
-	(*DeleteSessionResponse)(nil), // 48: banger.agent.v1.DeleteSessionResponse
-	nil,                           // 49: banger.agent.v1.ExecStart.EnvEntry
+	(*SettleRequest)(nil),         // 2: banger.agent.v1.SettleRequest
+	(*SettleResponse)(nil),        // 3: banger.agent.v1.SettleResponse
+	(*IdentifyRequest)(nil),       // 4: banger.agent.v1.IdentifyRequest
+	(*IdentifyResponse)(nil),      // 5: banger.agent.v1.IdentifyResponse
+	(*FinishRequest)(nil),         // 6: banger.agent.v1.FinishRequest
+	(*FinishResponse)(nil),        // 7: banger.agent.v1.FinishResponse
+	(*WakeRequest)(nil),           // 8: banger.agent.v1.WakeRequest
+	(*WakeResponse)(nil),          // 9: banger.agent.v1.WakeResponse
+	(*InfoRequest)(nil),           // 10: banger.agent.v1.InfoRequest
+	(*InfoResponse)(nil),          // 11: banger.agent.v1.InfoResponse
+	(*StatsRequest)(nil),          // 12: banger.agent.v1.StatsRequest
+	(*StatsResponse)(nil),         // 13: banger.agent.v1.StatsResponse
+	(*FileSystem)(nil),            // 14: banger.agent.v1.FileSystem
+	(*ExecRequest)(nil),           // 15: banger.agent.v1.ExecRequest
+	(*ExecStart)(nil),             // 16: banger.agent.v1.ExecStart
+	(*Terminal)(nil),              // 17: banger.agent.v1.Terminal
+	(*WindowSize)(nil),            // 18: banger.agent.v1.WindowSize
+	(*ExecResponse)(nil),          // 19: banger.agent.v1.ExecResponse
+	(*ExecStarted)(nil),           // 20: banger.agent.v1.ExecStarted
+	(*ExecExit)(nil),              // 21: banger.agent.v1.ExecExit
+	(*TunnelRequest)(nil),         // 22: banger.agent.v1.TunnelRequest
+	(*TunnelResponse)(nil),        // 23: banger.agent.v1.TunnelResponse
+	(*PowerRequest)(nil),          // 24: banger.agent.v1.PowerRequest
+	(*PowerResponse)(nil),         // 25: banger.agent.v1.PowerResponse
+	(*CopyRequest)(nil),           // 26: banger.agent.v1.CopyRequest
+	(*CopyStart)(nil),             // 27: banger.agent.v1.CopyStart
+	(*CopyResponse)(nil),          // 28: banger.agent.v1.CopyResponse
+	(*CopyFailure)(nil),           // 29: banger.agent.v1.CopyFailure
+	(*CopyItem)(nil),              // 30: banger.agent.v1.CopyItem
+	(*CopyTotal)(nil),             // 31: banger.agent.v1.CopyTotal
+	(*CopyDir)(nil),               // 32: banger.agent.v1.CopyDir
+	(*CopyFile)(nil),              // 33: banger.agent.v1.CopyFile
+	(*CopyLink)(nil),              // 34: banger.agent.v1.CopyLink
+	(*CopySkip)(nil),              // 35: banger.agent.v1.CopySkip
+	(*CopyOffer)(nil),             // 36: banger.agent.v1.CopyOffer
+	(*CopyHave)(nil),              // 37: banger.agent.v1.CopyHave
+	(*StartSessionRequest)(nil),   // 38: banger.agent.v1.StartSessionRequest
+	(*StartSessionResponse)(nil),  // 39: banger.agent.v1.StartSessionResponse
+	(*SessionStatus)(nil),         // 40: banger.agent.v1.SessionStatus
+	(*ListSessionsRequest)(nil),   // 41: banger.agent.v1.ListSessionsRequest
+	(*ListSessionsResponse)(nil),  // 42: banger.agent.v1.ListSessionsResponse
+	(*SessionLogsRequest)(nil),    // 43: banger.agent.v1.SessionLogsRequest
+	(*SessionLogsResponse)(nil),   // 44: banger.agent.v1.SessionLogsResponse
+	(*SendSessionRequest)(nil),    // 45: banger.agent.v1.SendSessionRequest
+	(*SendStart)(nil),             // 46: banger.agent.v1.SendStart
+	(*SendSessionResponse)(nil),   // 47: banger.agent.v1.SendSessionResponse
+	(*AttachSessionRequest)(nil),  // 48: banger.agent.v1.AttachSessionRequest
+	(*AttachStart)(nil),           // 49: banger.agent.v1.AttachStart
+	(*AttachSessionResponse)(nil), // 50: banger.agent.v1.AttachSessionResponse
+	(*StopSessionRequest)(nil),    // 51: banger.agent.v1.StopSessionRequest
+	(*StopSessionResponse)(nil),   // 52: banger.agent.v1.StopSessionResponse
+	(*SignalSessionRequest)(nil),  // 53: banger.agent.v1.SignalSessionRequest
+	(*SignalSessionResponse)(nil), // 54: banger.agent.v1.SignalSessionResponse
+	(*DeleteSessionRequest)(nil),  // 55: banger.agent.v1.DeleteSessionRequest
+	(*DeleteSessionResponse)(nil), // 56: banger.agent.v1.DeleteSessionResponse
+	nil,                           // 57: banger.agent.v1.ExecStart.EnvEntry
 }
 var file_banger_agent_v1_agent_proto_depIdxs = []int32{
-	6,  // 0: banger.agent.v1.StatsResponse.root:type_name -> banger.agent.v1.FileSystem
-	6,  // 1: banger.agent.v1.StatsResponse.work:type_name -> banger.agent.v1.FileSystem
-	8,  // 2: banger.agent.v1.ExecRequest.start:type_name -> banger.agent.v1.ExecStart
-	10, // 3: banger.agent.v1.ExecRequest.resize:type_name -> banger.agent.v1.WindowSize
-	49, // 4: banger.agent.v1.ExecStart.env:type_name -> banger.agent.v1.ExecStart.EnvEntry
-	9,  // 5: banger.agent.v1.ExecStart.tty:type_name -> banger.agent.v1.Terminal
-	10, // 6: banger.agent.v1.Terminal.size:type_name -> banger.agent.v1.WindowSize
-	12, // 7: banger.agent.v1.ExecResponse.started:type_name -> banger.agent.v1.ExecStarted
-	13, // 8: banger.agent.v1.ExecResponse.exit:type_name -> banger.agent.v1.ExecExit
-	0,  // 9: banger.agent.v1.PowerRequest.action:type_name -> banger.agent.v1.PowerRequest.Action
-	19, // 10: banger.agent.v1.CopyRequest.start:type_name -> banger.agent.v1.CopyStart
-	22, // 11: banger.agent.v1.CopyRequest.item:type_name -> banger.agent.v1.CopyItem
-	29, // 12: banger.agent.v1.CopyRequest.have:type_name -> banger.agent.v1.CopyHave
-	22, // 13: banger.agent.v1.CopyResponse.item:type_name -> banger.agent.v1.CopyItem
-	29, // 14: banger.agent.v1.CopyResponse.have:type_name -> banger.agent.v1.CopyHave
-	21, // 15: banger.agent.v1.CopyResponse.failed:type_name -> banger.agent.v1.CopyFailure
-	1,  // 16: banger.agent.v1.CopyFailure.reason:type_name -> banger.agent.v1.CopyFailure.Reason
-	23, // 17: banger.agent.v1.CopyItem.total:type_name -> banger.agent.v1.CopyTotal
-	24, // 18: banger.agent.v1.CopyItem.dir:type_name -> banger.agent.v1.CopyDir
-	25, // 19: banger.agent.v1.CopyItem.file:type_name -> banger.agent.v1.CopyFile
-	26, // 20: banger.agent.v1.CopyItem.link:type_name -> banger.agent.v1.CopyLink
-	27, // 21: banger.agent.v1.CopyItem.skip:type_name -> banger.agent.v1.CopySkip
-	28, // 22: banger.agent.v1.CopyItem.offer:type_name -> banger.agent.v1.CopyOffer
-	25, // 23: banger.agent.v1.CopyOffer.files:type_name -> banger.agent.v1.CopyFile
-	8,  // 24: banger.agent.v1.StartSessionRequest.command:type_name -> banger.agent.v1.ExecStart
-	32, // 25: banger.agent.v1.StartSessionResponse.session:type_name -> banger.agent.v1.SessionStatus
-	32, // 26: banger.agent.v1.ListSessionsResponse.sessions:type_name -> banger.agent.v1.SessionStatus
-	38, // 27: banger.agent.v1.SendSessionRequest.start:type_name -> banger.agent.v1.SendStart
-	41, // 28: banger.agent.v1.AttachSessionRequest.start:type_name -> banger.agent.v1.AttachStart
-	10, // 29: banger.agent.v1.AttachSessionRequest.resize:type_name -> banger.agent.v1.WindowSize
-	10, // 30: banger.agent.v1.AttachStart.size:type_name -> banger.agent.v1.WindowSize
-	32, // 31: banger.agent.v1.AttachSessionResponse.attached:type_name -> banger.agent.v1.SessionStatus
-	36, // 32: banger.agent.v1.AttachSessionResponse.output:type_name -> banger.agent.v1.SessionLogsResponse
-	32, // 33: banger.agent.v1.AttachSessionResponse.ended:type_name -> banger.agent.v1.SessionStatus
-	32, // 34: banger.agent.v1.StopSessionResponse.session:type_name -> banger.agent.v1.SessionStatus
-	32, // 35: banger.agent.v1.SignalSessionResponse.session:type_name -> banger.agent.v1.SessionStatus
-	2,  // 36: banger.agent.v1.AgentService.Info:input_type -> banger.agent.v1.InfoRequest
-	4,  // 37: banger.agent.v1.AgentService.Stats:input_type -> banger.agent.v1.StatsRequest
-	7,  // 38: banger.agent.v1.AgentService.Exec:input_type -> banger.agent.v1.ExecRequest
-	14, // 39: banger.agent.v1.AgentService.Tunnel:input_type -> banger.agent.v1.TunnelRequest
-	16, // 40: banger.agent.v1.AgentService.Power:input_type -> banger.agent.v1.PowerRequest
-	18, // 41: banger.agent.v1.AgentService.Copy:input_type -> banger.agent.v1.CopyRequest
-	30, // 42: banger.agent.v1.AgentService.StartSession:input_type -> banger.agent.v1.StartSessionRequest
-	33, // 43: banger.agent.v1.AgentService.ListSessions:input_type -> banger.agent.v1.ListSessionsRequest
-	35, // 44: banger.agent.v1.AgentService.SessionLogs:input_type -> banger.agent.v1.SessionLogsRequest
-	37, // 45: banger.agent.v1.AgentService.SendSession:input_type -> banger.agent.v1.SendSessionRequest
-	40, // 46: banger.agent.v1.AgentService.AttachSession:input_type -> banger.agent.v1.AttachSessionRequest
-	43, // 47: banger.agent.v1.AgentService.StopSession:input_type -> banger.agent.v1.StopSessionRequest
-	45, // 48: banger.agent.v1.AgentService.SignalSession:input_type -> banger.agent.v1.SignalSessionRequest
-	47, // 49: banger.agent.v1.AgentService.DeleteSession:input_type -> banger.agent.v1.DeleteSessionRequest
-	3,  // 50: banger.agent.v1.AgentService.Info:output_type -> banger.agent.v1.InfoResponse
-	5,  // 51: banger.agent.v1.AgentService.Stats:output_type -> banger.agent.v1.StatsResponse
-	11, // 52: banger.agent.v1.AgentService.Exec:output_type -> banger.agent.v1.ExecResponse
-	15, // 53: banger.agent.v1.AgentService.Tunnel:output_type -> banger.agent.v1.TunnelResponse
-	17, // 54: banger.agent.v1.AgentService.Power:output_type -> banger.agent.v1.PowerResponse
-	20, // 55: banger.agent.v1.AgentService.Copy:output_type -> banger.agent.v1.CopyResponse
-	31, // 56: banger.agent.v1.AgentService.StartSession:output_type -> banger.agent.v1.StartSessionResponse
-	34, // 57: banger.agent.v1.AgentService.ListSessions:output_type -> banger.agent.v1.ListSessionsResponse
-	36, // 58: banger.agent.v1.AgentService.SessionLogs:output_type -> banger.agent.v1.SessionLogsResponse
-	39, // 59: banger.agent.v1.AgentService.SendSession:output_type -> banger.agent.v1.SendSessionResponse
-	42, // 60: banger.agent.v1.AgentService.AttachSession:output_type -> banger.agent.v1.AttachSessionResponse
-	44, // 61: banger.agent.v1.AgentService.StopSession:output_type -> banger.agent.v1.StopSessionResponse
-	46, // 62: banger.agent.v1.AgentService.SignalSession:output_type -> banger.agent.v1.SignalSessionResponse
-	48, // 63: banger.agent.v1.AgentService.DeleteSession:output_type -> banger.agent.v1.DeleteSessionResponse
-	50, // [50:64] is the sub-list for method output_type
-	36, // [36:50] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	14, // 0: banger.agent.v1.StatsResponse.root:type_name -> banger.agent.v1.FileSystem
+	14, // 1: banger.agent.v1.StatsResponse.work:type_name -> banger.agent.v1.FileSystem
+	16, // 2: banger.agent.v1.ExecRequest.start:type_name -> banger.agent.v1.ExecStart
+	18, // 3: banger.agent.v1.ExecRequest.resize:type_name -> banger.agent.v1.WindowSize
+	57, // 4: banger.agent.v1.ExecStart.env:type_name -> banger.agent.v1.ExecStart.EnvEntry
+	17, // 5: banger.agent.v1.ExecStart.tty:type_name -> banger.agent.v1.Terminal
+	8,  // 6: banger.agent.v1.ExecStart.wake:type_name -> banger.agent.v1.WakeRequest
+	18, // 7: banger.agent.v1.Terminal.size:type_name -> banger.agent.v1.WindowSize
+	20, // 8: banger.agent.v1.ExecResponse.started:type_name -> banger.agent.v1.ExecStarted
+	21, // 9: banger.agent.v1.ExecResponse.exit:type_name -> banger.agent.v1.ExecExit
+	0,  // 10: banger.agent.v1.PowerRequest.action:type_name -> banger.agent.v1.PowerRequest.Action
+	27, // 11: banger.agent.v1.CopyRequest.start:type_name -> banger.agent.v1.CopyStart
+	30, // 12: banger.agent.v1.CopyRequest.item:type_name -> banger.agent.v1.CopyItem
+	37, // 13: banger.agent.v1.CopyRequest.have:type_name -> banger.agent.v1.CopyHave
+	30, // 14: banger.agent.v1.CopyResponse.item:type_name -> banger.agent.v1.CopyItem
+	37, // 15: banger.agent.v1.CopyResponse.have:type_name -> banger.agent.v1.CopyHave
+	29, // 16: banger.agent.v1.CopyResponse.failed:type_name -> banger.agent.v1.CopyFailure
+	1,  // 17: banger.agent.v1.CopyFailure.reason:type_name -> banger.agent.v1.CopyFailure.Reason
+	31, // 18: banger.agent.v1.CopyItem.total:type_name -> banger.agent.v1.CopyTotal
+	32, // 19: banger.agent.v1.CopyItem.dir:type_name -> banger.agent.v1.CopyDir
+	33, // 20: banger.agent.v1.CopyItem.file:type_name -> banger.agent.v1.CopyFile
+	34, // 21: banger.agent.v1.CopyItem.link:type_name -> banger.agent.v1.CopyLink
+	35, // 22: banger.agent.v1.CopyItem.skip:type_name -> banger.agent.v1.CopySkip
+	36, // 23: banger.agent.v1.CopyItem.offer:type_name -> banger.agent.v1.CopyOffer
+	33, // 24: banger.agent.v1.CopyOffer.files:type_name -> banger.agent.v1.CopyFile
+	16, // 25: banger.agent.v1.StartSessionRequest.command:type_name -> banger.agent.v1.ExecStart
+	40, // 26: banger.agent.v1.StartSessionResponse.session:type_name -> banger.agent.v1.SessionStatus
+	40, // 27: banger.agent.v1.ListSessionsResponse.sessions:type_name -> banger.agent.v1.SessionStatus
+	46, // 28: banger.agent.v1.SendSessionRequest.start:type_name -> banger.agent.v1.SendStart
+	49, // 29: banger.agent.v1.AttachSessionRequest.start:type_name -> banger.agent.v1.AttachStart
+	18, // 30: banger.agent.v1.AttachSessionRequest.resize:type_name -> banger.agent.v1.WindowSize
+	18, // 31: banger.agent.v1.AttachStart.size:type_name -> banger.agent.v1.WindowSize
+	40, // 32: banger.agent.v1.AttachSessionResponse.attached:type_name -> banger.agent.v1.SessionStatus
+	44, // 33: banger.agent.v1.AttachSessionResponse.output:type_name -> banger.agent.v1.SessionLogsResponse
+	40, // 34: banger.agent.v1.AttachSessionResponse.ended:type_name -> banger.agent.v1.SessionStatus
+	40, // 35: banger.agent.v1.StopSessionResponse.session:type_name -> banger.agent.v1.SessionStatus
+	40, // 36: banger.agent.v1.SignalSessionResponse.session:type_name -> banger.agent.v1.SessionStatus
+	10, // 37: banger.agent.v1.AgentService.Info:input_type -> banger.agent.v1.InfoRequest
+	12, // 38: banger.agent.v1.AgentService.Stats:input_type -> banger.agent.v1.StatsRequest
+	15, // 39: banger.agent.v1.AgentService.Exec:input_type -> banger.agent.v1.ExecRequest
+	22, // 40: banger.agent.v1.AgentService.Tunnel:input_type -> banger.agent.v1.TunnelRequest
+	24, // 41: banger.agent.v1.AgentService.Power:input_type -> banger.agent.v1.PowerRequest
+	26, // 42: banger.agent.v1.AgentService.Copy:input_type -> banger.agent.v1.CopyRequest
+	38, // 43: banger.agent.v1.AgentService.StartSession:input_type -> banger.agent.v1.StartSessionRequest
+	41, // 44: banger.agent.v1.AgentService.ListSessions:input_type -> banger.agent.v1.ListSessionsRequest
+	43, // 45: banger.agent.v1.AgentService.SessionLogs:input_type -> banger.agent.v1.SessionLogsRequest
+	45, // 46: banger.agent.v1.AgentService.SendSession:input_type -> banger.agent.v1.SendSessionRequest
+	48, // 47: banger.agent.v1.AgentService.AttachSession:input_type -> banger.agent.v1.AttachSessionRequest
+	51, // 48: banger.agent.v1.AgentService.StopSession:input_type -> banger.agent.v1.StopSessionRequest
+	53, // 49: banger.agent.v1.AgentService.SignalSession:input_type -> banger.agent.v1.SignalSessionRequest
+	55, // 50: banger.agent.v1.AgentService.DeleteSession:input_type -> banger.agent.v1.DeleteSessionRequest
+	8,  // 51: banger.agent.v1.AgentService.Wake:input_type -> banger.agent.v1.WakeRequest
+	2,  // 52: banger.agent.v1.AgentService.Settle:input_type -> banger.agent.v1.SettleRequest
+	4,  // 53: banger.agent.v1.AgentService.Identify:input_type -> banger.agent.v1.IdentifyRequest
+	6,  // 54: banger.agent.v1.AgentService.Finish:input_type -> banger.agent.v1.FinishRequest
+	11, // 55: banger.agent.v1.AgentService.Info:output_type -> banger.agent.v1.InfoResponse
+	13, // 56: banger.agent.v1.AgentService.Stats:output_type -> banger.agent.v1.StatsResponse
+	19, // 57: banger.agent.v1.AgentService.Exec:output_type -> banger.agent.v1.ExecResponse
+	23, // 58: banger.agent.v1.AgentService.Tunnel:output_type -> banger.agent.v1.TunnelResponse
+	25, // 59: banger.agent.v1.AgentService.Power:output_type -> banger.agent.v1.PowerResponse
+	28, // 60: banger.agent.v1.AgentService.Copy:output_type -> banger.agent.v1.CopyResponse
+	39, // 61: banger.agent.v1.AgentService.StartSession:output_type -> banger.agent.v1.StartSessionResponse
+	42, // 62: banger.agent.v1.AgentService.ListSessions:output_type -> banger.agent.v1.ListSessionsResponse
+	44, // 63: banger.agent.v1.AgentService.SessionLogs:output_type -> banger.agent.v1.SessionLogsResponse
+	47, // 64: banger.agent.v1.AgentService.SendSession:output_type -> banger.agent.v1.SendSessionResponse
+	50, // 65: banger.agent.v1.AgentService.AttachSession:output_type -> banger.agent.v1.AttachSessionResponse
+	52, // 66: banger.agent.v1.AgentService.StopSession:output_type -> banger.agent.v1.StopSessionResponse
+	54, // 67: banger.agent.v1.AgentService.SignalSession:output_type -> banger.agent.v1.SignalSessionResponse
+	56, // 68: banger.agent.v1.AgentService.DeleteSession:output_type -> banger.agent.v1.DeleteSessionResponse
+	9,  // 69: banger.agent.v1.AgentService.Wake:output_type -> banger.agent.v1.WakeResponse
+	3,  // 70: banger.agent.v1.AgentService.Settle:output_type -> banger.agent.v1.SettleResponse
+	5,  // 71: banger.agent.v1.AgentService.Identify:output_type -> banger.agent.v1.IdentifyResponse
+	7,  // 72: banger.agent.v1.AgentService.Finish:output_type -> banger.agent.v1.FinishResponse
+	55, // [55:73] is the sub-list for method output_type
+	37, // [37:55] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_banger_agent_v1_agent_proto_init() }
@@ -3955,41 +4337,41 @@ func file_banger_agent_v1_agent_proto_init() {
 	if File_banger_agent_v1_agent_proto != nil {
 		return
 	}
-	file_banger_agent_v1_agent_proto_msgTypes[5].OneofWrappers = []any{
+	file_banger_agent_v1_agent_proto_msgTypes[13].OneofWrappers = []any{
 		(*ExecRequest_Start)(nil),
 		(*ExecRequest_Stdin)(nil),
 		(*ExecRequest_CloseStdin)(nil),
 		(*ExecRequest_Resize)(nil),
 		(*ExecRequest_Signal)(nil),
 	}
-	file_banger_agent_v1_agent_proto_msgTypes[9].OneofWrappers = []any{
+	file_banger_agent_v1_agent_proto_msgTypes[17].OneofWrappers = []any{
 		(*ExecResponse_Started)(nil),
 		(*ExecResponse_Stdout)(nil),
 		(*ExecResponse_Stderr)(nil),
 		(*ExecResponse_Exit)(nil),
 	}
-	file_banger_agent_v1_agent_proto_msgTypes[12].OneofWrappers = []any{
+	file_banger_agent_v1_agent_proto_msgTypes[20].OneofWrappers = []any{
 		(*TunnelRequest_Target)(nil),
 		(*TunnelRequest_Data)(nil),
 		(*TunnelRequest_CloseWrite)(nil),
 	}
-	file_banger_agent_v1_agent_proto_msgTypes[13].OneofWrappers = []any{
+	file_banger_agent_v1_agent_proto_msgTypes[21].OneofWrappers = []any{
 		(*TunnelResponse_Connected)(nil),
 		(*TunnelResponse_Data)(nil),
 		(*TunnelResponse_CloseWrite)(nil),
 	}
-	file_banger_agent_v1_agent_proto_msgTypes[16].OneofWrappers = []any{
+	file_banger_agent_v1_agent_proto_msgTypes[24].OneofWrappers = []any{
 		(*CopyRequest_Start)(nil),
 		(*CopyRequest_Item)(nil),
 		(*CopyRequest_Have)(nil),
 	}
-	file_banger_agent_v1_agent_proto_msgTypes[18].OneofWrappers = []any{
+	file_banger_agent_v1_agent_proto_msgTypes[26].OneofWrappers = []any{
 		(*CopyResponse_Item)(nil),
 		(*CopyResponse_Have)(nil),
 		(*CopyResponse_Stored)(nil),
 		(*CopyResponse_Failed)(nil),
 	}
-	file_banger_agent_v1_agent_proto_msgTypes[20].OneofWrappers = []any{
+	file_banger_agent_v1_agent_proto_msgTypes[28].OneofWrappers = []any{
 		(*CopyItem_Total)(nil),
 		(*CopyItem_Dir)(nil),
 		(*CopyItem_Leave)(nil),
@@ -4003,18 +4385,18 @@ func file_banger_agent_v1_agent_proto_init() {
 		(*CopyItem_Abort)(nil),
 		(*CopyItem_Done)(nil),
 	}
-	file_banger_agent_v1_agent_proto_msgTypes[35].OneofWrappers = []any{
+	file_banger_agent_v1_agent_proto_msgTypes[43].OneofWrappers = []any{
 		(*SendSessionRequest_Start)(nil),
 		(*SendSessionRequest_Data)(nil),
 	}
-	file_banger_agent_v1_agent_proto_msgTypes[38].OneofWrappers = []any{
+	file_banger_agent_v1_agent_proto_msgTypes[46].OneofWrappers = []any{
 		(*AttachSessionRequest_Start)(nil),
 		(*AttachSessionRequest_Stdin)(nil),
 		(*AttachSessionRequest_CloseStdin)(nil),
 		(*AttachSessionRequest_Resize)(nil),
 		(*AttachSessionRequest_Signal)(nil),
 	}
-	file_banger_agent_v1_agent_proto_msgTypes[40].OneofWrappers = []any{
+	file_banger_agent_v1_agent_proto_msgTypes[48].OneofWrappers = []any{
 		(*AttachSessionResponse_Attached)(nil),
 		(*AttachSessionResponse_Output)(nil),
 		(*AttachSessionResponse_Ended)(nil),
@@ -4027,7 +4409,7 @@ func file_banger_agent_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_banger_agent_v1_agent_proto_rawDesc), len(file_banger_agent_v1_agent_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   48,
+			NumMessages:   56,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -15,8 +15,14 @@ const BundlePath = "banger/bundle.json"
 const MaxBundle = 1 << 20
 
 // A Bundle tells the agent who its machine is. The daemon writes one for each
-// machine, as a cpio archive of its own behind the initramfs.
+// machine, as a cpio archive of its own behind the initramfs. A machine that
+// goes on from a template gets its own by Identify.
 type Bundle struct {
+	// Template: the guest will be frozen, and go on as many machines. It
+	// leaves its interfaces down and serves nobody until Identify. Its name, machine-id and token are but its own;
+	// it has no keys and no addresses, which all those machines would share.
+	Template bool `json:"template,omitempty"`
+
 	Hostname  string   `json:"hostname"`         // a DNS label
 	MachineID string   `json:"machine_id"`       // 32 hexadecimal digits (machine-id(5))
 	Token     string   `json:"token"`            // greets the agent's port; 32 hexadecimal digits
@@ -43,6 +49,10 @@ type Mount struct {
 	Target   string `json:"target,omitempty"`   // absolute; root has none
 	FSType   string `json:"fs_type"`
 	ReadOnly bool   `json:"read_only,omitempty"`
+	// SizeBytes is how large the disk is, 0 if that is not told. Identify waits
+	// for it where it is not the template's: behind the device of a template's
+	// disk comes another one.
+	SizeBytes int64 `json:"size_bytes,omitempty"`
 	// Fill: at its first mount the file system is filled with what the image
 	// has at Target, and made as large as its disk.
 	Fill bool `json:"fill,omitempty"`

@@ -36,7 +36,7 @@ func (b Bundle) check() error {
 			errs = append(errs, fmt.Errorf("environment %q is not NAME=VALUE in UTF-8", name))
 		}
 	}
-	errs = append(errs, b.checkNetwork(), b.checkSSH())
+	errs = append(errs, b.checkNetwork(), b.checkSSH(), b.checkTemplate())
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("boot bundle: %w", err)
 	}
@@ -75,6 +75,23 @@ func (b Bundle) checkSSH() error {
 	return errors.Join(errs...)
 }
 
+// checkTemplate refuses what all machines of a template would share.
+func (b Bundle) checkTemplate() error {
+	if !b.Template {
+		return nil
+	}
+	var errs []error
+	for _, n := range b.NICs {
+		if len(n.Addrs) > 0 || n.Gateway != "" {
+			errs = append(errs, fmt.Errorf("NIC %s of a template has an address", n.MAC))
+		}
+	}
+	if len(b.AuthorizedKeys) > 0 || len(b.SSHHostKeys) > 0 {
+		errs = append(errs, errors.New("a template has SSH keys"))
+	}
+	return errors.Join(errs...)
+}
+
 // maxPosition is the highest place of a disk: those have names of one letter.
 const maxPosition = 26
 
@@ -93,6 +110,9 @@ func (m Mount) check(target bool) error {
 	}
 	if !target && m.Target != "" {
 		return fmt.Errorf("disk %s: the root disk has a target", m.Serial)
+	}
+	if m.SizeBytes < 0 {
+		return fmt.Errorf("disk %s: %d bytes", m.Serial, m.SizeBytes)
 	}
 	if m.Fill && m.ReadOnly {
 		return fmt.Errorf("disk %s: read-only and to be filled", m.Serial)
@@ -146,6 +166,9 @@ func checkAddr(what, s string) error {
 func validPath(p string) bool {
 	return path.IsAbs(p) && path.Clean(p) == p && !strings.ContainsRune(p, 0)
 }
+
+// ValidHostname reports whether s can be a machine's name: a DNS label.
+func ValidHostname(s string) bool { return validLabel(s) }
 
 // validLabel reports whether s is one label of a host name (RFC 1123), in
 // lower case.

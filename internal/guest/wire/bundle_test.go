@@ -2,6 +2,7 @@ package wire
 
 import (
 	"bytes"
+	"encoding/json"
 	"strings"
 	"testing"
 
@@ -16,7 +17,7 @@ func full() Bundle {
 		Token:     strings.Repeat("f1", 16),
 		Root:      Mount{Serial: "root", FSType: "ext4"},
 		Mounts: []Mount{
-			{Serial: "work", Target: "/root", FSType: "ext4", Fill: true},
+			{Serial: "work", Target: "/root", FSType: "ext4", Fill: true, SizeBytes: 1 << 30},
 			{Serial: "modules", Target: "/lib/modules/6.1", FSType: "ext4", ReadOnly: true},
 		},
 		Init:           "/sbin/init",
@@ -29,18 +30,57 @@ func full() Bundle {
 	}
 }
 
+// template returns a bundle with all that a template's may have.
+func template() Bundle {
+	b := full()
+	b.Template, b.AuthorizedKeys, b.SSHHostKeys = true, nil, nil
+	b.NICs = []NIC{{MAC: "52:54:00:12:34:56"}}
+	return b
+}
+
 func TestBundleRoundTrip(t *testing.T) {
-	want := full()
-	data, err := want.Encode()
-	if err != nil {
-		t.Fatal(err)
+	for _, want := range []Bundle{full(), template()} {
+		data, err := want.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := DecodeBundle(data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d := cmp.Diff(want, got); d != "" {
+			t.Error(d)
+		}
 	}
-	got, err := DecodeBundle(data)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if d := cmp.Diff(want, got); d != "" {
-		t.Error(d)
+}
+
+// What all machines of a template would share is no template's.
+func TestTemplateRefused(t *testing.T) {
+	for name, change := range map[string]func(*Bundle){
+		"no token":        func(b *Bundle) { b.Token = "" },
+		"no machine id":   func(b *Bundle) { b.MachineID = "" },
+		"no host name":    func(b *Bundle) { b.Hostname = "" },
+		"no root":         func(b *Bundle) { b.Root = Mount{} },
+		"address":         func(b *Bundle) { b.NICs[0].Addrs = []string{"10.0.0.2/24"} },
+		"gateway":         func(b *Bundle) { b.NICs[0].Gateway = "10.0.0.1" },
+		"authorised key":  func(b *Bundle) { b.AuthorizedKeys = full().AuthorizedKeys },
+		"host key":        func(b *Bundle) { b.SSHHostKeys = full().SSHHostKeys },
+		"filled root":     func(b *Bundle) { b.Root.Fill = true },
+		"negative size":   func(b *Bundle) { b.Mounts[0].SizeBytes = -1 },
+		"relative target": func(b *Bundle) { b.Mounts[0].Target = "root" },
+	} {
+		b := template()
+		change(&b)
+		data, err := json.Marshal(b) // Encode would not
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := DecodeBundle(data); err == nil {
+			t.Errorf("%s: DecodeBundle took it", name)
+		}
+		if _, err := b.Encode(); err == nil {
+			t.Errorf("%s: Encode took it", name)
+		}
 	}
 }
 
@@ -61,6 +101,7 @@ func TestBundleRefused(t *testing.T) {
 		"relative target":      func(b *Bundle) { b.Mounts[0].Target = "root" },
 		"target with dots":     func(b *Bundle) { b.Mounts[0].Target = "/a/../b" },
 		"mount on root":        func(b *Bundle) { b.Mounts[0].Target = "/" },
+		"negative size":        func(b *Bundle) { b.Mounts[0].SizeBytes = -1 },
 		"mount without type":   func(b *Bundle) { b.Mounts[0].FSType = "" },
 		"read-only and filled": func(b *Bundle) { b.Mounts[0].ReadOnly = true },
 		"relative init":        func(b *Bundle) { b.Init = "init" },
@@ -95,13 +136,18 @@ func TestDecodeBundleRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, in := range map[string][]byte{
-		"empty":         nil,
-		"no JSON":       []byte("hello"),
-		"truncated":     data[:len(data)-1],
-		"data behind":   append(bytes.Clone(data), "{}"...),
-		"unknown field": bytes.Replace(data, []byte(`"hostname"`), []byte(`"future":1,"hostname"`), 1),
-		"lacks all":     []byte("{}"),
-		"too large":     append(bytes.Clone(data), bytes.Repeat([]byte(" "), MaxBundle)...),
+		"empty":          nil,
+		"no JSON":        []byte("hello"),
+		"truncated":      data[:len(data)-1],
+		"data behind":    append(bytes.Clone(data), "{}"...),
+		"unknown field":  bytes.Replace(data, []byte(`"hostname"`), []byte(`"future":1,"hostname"`), 1),
+		"lacks all":      []byte("{}"),
+		"template":       []byte(`{"template":true}`),
+		"not so much a":  bytes.Replace(data, []byte(`"hostname"`), []byte(`"template":1,"hostname"`), 1),
+		"with keys":      bytes.Replace(data, []byte(`"hostname"`), []byte(`"template":true,"hostname"`), 1),
+		"size in words":  bytes.Replace(data, []byte(`1073741824`), []byte(`"1G"`), 1),
+		"size too large": bytes.Replace(data, []byte(`1073741824`), []byte(`99999999999999999999`), 1),
+		"too large":      append(bytes.Clone(data), bytes.Repeat([]byte(" "), MaxBundle)...),
 	} {
 		if b, err := DecodeBundle(in); err == nil {
 			t.Errorf("%s: decoded as %+v", name, b)
@@ -128,6 +174,10 @@ func FuzzDecodeBundle(f *testing.F) {
 	}
 	f.Add(data)
 	f.Add([]byte(`{"hostname":"a"}`))
+	if data, err = template().Encode(); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(data)
 	f.Add([]byte(`{"root":{"serial":"\u0000"}}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		b, err := DecodeBundle(data)

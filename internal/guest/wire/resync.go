@@ -75,15 +75,40 @@ type Scanner struct {
 
 // NewScanner returns a scanner for greetings with token, or [ErrToken].
 func NewScanner(token string) (*Scanner, error) {
-	if len(token) != TokenLen {
+	if !validToken(token) {
 		return nil, ErrToken
 	}
-	for i := range len(token) {
-		if !isHex(token[i]) {
-			return nil, ErrToken
+	return &Scanner{token: token, held: make([]byte, 0, lineLen)}, nil
+}
+
+// Rekey makes s find the greetings of another token from the next byte on, or
+// returns [ErrToken] and changes nothing. What was held back as the beginning
+// of a greeting, and cannot begin one with the new token, is data.
+func (s *Scanner) Rekey(token string, data func([]byte)) error {
+	if !validToken(token) {
+		return ErrToken
+	}
+	s.token = token
+	for i, c := range s.held {
+		if 0 < i && i < nonceFrom && c != token[i-1] {
+			if len(s.held) > s.passed {
+				s.fresh = false
+				data(s.held[s.passed:])
+			}
+			s.held, s.passed = s.held[:0], 0 // no greeting begins within
+			break
 		}
 	}
-	return &Scanner{token: token, held: make([]byte, 0, lineLen)}, nil
+	return nil
+}
+
+func validToken(token string) bool {
+	for i := range len(token) {
+		if !isHex(token[i]) {
+			return false
+		}
+	}
+	return len(token) == TokenLen
 }
 
 // Scan reads the next bytes of the stream and calls, in the order of the

@@ -71,6 +71,62 @@ func TestScan(t *testing.T) {
 	}
 }
 
+// TestRekey changes the token at every byte of a stream: what came before is as
+// with the old one, and greetings that are whole after it are found.
+func TestRekey(t *testing.T) {
+	near := testToken[:20] + strings.Repeat("0", 12) // begins as the old one does
+	old := string(Greeting(testToken, nonceA))
+	for _, token := range []string{strings.Repeat("f", TokenLen), near, testToken} {
+		fresh := string(Greeting(token, nonceB))
+		before := "ab\n" + old + "\ncd" + old[:40] + "ef"
+		for cut := range len(before) + 1 {
+			s, err := NewScanner(testToken)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var out bytes.Buffer
+			data := func(b []byte) { out.Write(b) }
+			greeting := func(n string) { fmt.Fprintf(&out, "<%s>", n) }
+			s.Scan([]byte(before[:cut]), data, greeting)
+			if err := s.Rekey(token, data); err != nil {
+				t.Fatal(err)
+			}
+			s.Scan([]byte(before[cut:]+"gh"+fresh+"ij"), data, greeting)
+			want := before + "gh" + fresh[:eager] + "<" + nonceB + ">ij"
+			if cut >= 3+lineLen || token == testToken {
+				want = strings.Replace(want, old, old[:eager]+"<"+nonceA+">", 1)
+			}
+			if got := out.String(); got != want {
+				t.Errorf("to %s after %d bytes: got %q, want %q", token, cut, got, want)
+			}
+		}
+	}
+}
+
+// A greeting whose beginning came before the token was changed is one.
+func TestRekeyAmid(t *testing.T) {
+	near := testToken[:20] + strings.Repeat("0", 12)
+	g := Greeting(near, nonceA)
+	s, err := NewScanner(testToken)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := ""
+	data := func(b []byte) { got += string(b) }
+	greeting := func(n string) { got += "<" + n + ">" }
+	s.Scan(g[:15], data, greeting)
+	if err := s.Rekey("short", data); !errors.Is(err, ErrToken) {
+		t.Errorf("Rekey = %v, want ErrToken", err)
+	}
+	if err := s.Rekey(near, data); err != nil {
+		t.Fatal(err)
+	}
+	s.Scan(g[15:], data, greeting)
+	if want := string(g[:eager]) + "<" + nonceA + ">"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 func TestNewScannerRefuses(t *testing.T) {
 	for _, token := range []string{"", "short", strings.Repeat("g", TokenLen), strings.Repeat("A", TokenLen), strings.Repeat("\n", TokenLen), testToken + "0"} {
 		if _, err := NewScanner(token); !errors.Is(err, ErrToken) {

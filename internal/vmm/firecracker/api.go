@@ -60,6 +60,12 @@ type drive struct {
 	IOEngine ioEngine  `json:"io_engine,omitempty"`
 }
 
+// driveChange is what PATCH /drives asks for.
+type driveChange struct {
+	ID   string `json:"drive_id"`
+	Path string `json:"path_on_host"`
+}
+
 type cacheType string
 
 const (

@@ -126,6 +126,11 @@ func (c *client) setDrive(ctx context.Context, d drive) error {
 	return c.put(ctx, "/drives/"+url.PathEscape(d.ID), d)
 }
 
+// changeDrive makes Firecracker open a drive anew, and tell the guest of its size.
+func (c *client) changeDrive(ctx context.Context, d driveChange) error {
+	return c.call(ctx, request{http.MethodPatch, "/drives/" + url.PathEscape(d.ID), d, answerTimeout}, nil)
+}
+
 func (c *client) setNIC(ctx context.Context, n networkInterface) error {
 	return c.put(ctx, "/network-interfaces/"+url.PathEscape(n.ID), n)
 }

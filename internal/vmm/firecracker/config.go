@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"banger/internal/errkind"
+	"banger/internal/trace"
 	"banger/internal/vmm"
 )
 
@@ -32,7 +33,8 @@ type plan struct {
 	drives  []drive
 	nics    []networkInterface
 	vsock   vsockDevice
-	metrics string // empty: none
+	metrics string      // empty: none
+	restore *vmm.Frozen // what the guest goes on from; nil: it boots
 }
 
 // newPlan returns what Firecracker is told of s, or an error if it could not run
@@ -52,6 +54,7 @@ func newPlan(s vmm.Spec) (plan, error) {
 		boot:    bootSource{Kernel: s.Kernel, Initrd: s.Initrd, Args: cmdline},
 		vsock:   vsockDevice{CID: s.VsockCID, Path: filepath.Join(runName, filepath.Base(s.AgentSock))},
 		metrics: s.Metrics,
+		restore: s.Restore,
 	}
 	for i, d := range s.Disks {
 		if d.Format != vmm.Raw {
@@ -100,8 +103,12 @@ func instanceID(id string) string {
 	return id[:min(len(id), maxID)]
 }
 
-// tell tells Firecracker p, and starts the guest.
+// tell tells Firecracker p, and starts the guest or lets it go on.
 func (p plan) tell(ctx context.Context, c *client) error {
+	if p.restore != nil {
+		return p.goOn(ctx, c)
+	}
+	defer trace.Span(ctx, trace.VMM, "configure and boot")()
 	steps := []func() error{
 		func() error { return c.setMachine(ctx, p.machine) },
 		func() error { return c.setBootSource(ctx, p.boot) },

@@ -80,6 +80,7 @@ func (d *Driver) Capabilities() vmm.Capabilities {
 		NoSerials:   true,
 		VsockPort:   vmm.AgentPort,
 		Accelerated: true,
+		Freezes:     true,
 
 		ExtraMemory:  extraMemory,
 		ExtraThreads: extraThreads,

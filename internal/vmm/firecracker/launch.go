@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"banger/internal/hostcmd"
+	"banger/internal/trace"
 	"banger/internal/vmm"
 	"banger/internal/vmm/vmmproc"
 )
@@ -40,8 +41,10 @@ func (d *Driver) launch(ctx context.Context, s vmm.Spec) (*machine, error) {
 	if err := vmmproc.CheckKVM(); err != nil {
 		return nil, err
 	}
-	if err := checkKernel(s.Kernel); err != nil {
-		return nil, err
+	if s.Restore == nil {
+		if err := checkKernel(s.Kernel); err != nil {
+			return nil, err
+		}
 	}
 	if err := vmmproc.CheckUnused(ctx, s.APISock); err != nil {
 		return nil, err
@@ -54,6 +57,7 @@ func (d *Driver) launch(ctx context.Context, s vmm.Spec) (*machine, error) {
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
+	spawned := trace.Span(ctx, trace.VMM, "spawn")
 	child, err := vmmproc.Start(hostcmd.Detached{
 		Argv:       append([]string{path}, arguments(s)...),
 		Dir:        s.Dir,
@@ -61,8 +65,10 @@ func (d *Driver) launch(ctx context.Context, s vmm.Spec) (*machine, error) {
 		Output:     f.console.File,
 		LogFile:    f.words.File,
 		Cgroup:     s.Cgroup,
+		Idle:       s.Idle,
 		Credential: &hostcmd.Credential{UID: s.UID, GID: s.UID, Groups: vmmproc.KVMGroups()},
 	})
+	spawned()
 	if err != nil {
 		return nil, err
 	}
@@ -156,6 +162,7 @@ func boot(ctx context.Context, child *vmmproc.Child, s vmm.Spec, p plan, console
 
 // connect waits until the child's API answers.
 func connect(ctx context.Context, child *vmmproc.Child, s vmm.Spec, console int64) (*machine, error) {
+	defer trace.Span(ctx, trace.VMM, "API up")()
 	ctx, stop := child.While(ctx)
 	defer stop()
 	conn, err := vmmproc.DialUntil(ctx, s.APISock)

@@ -29,6 +29,7 @@ type host struct {
 	tscKHz uint32 // rate of the time stamp counter in kHz; 0: not known
 	// racyTCG: this QEMU's translator must not run on two threads at once.
 	racyTCG bool
+	ramFD   int    // of the memory to restore, sealed, or of the file for that to be frozen; 0: neither
 	cid     uint32 // the guest's on vsock, whose device is open behind the taps; 0: a serial port instead
 }
 
@@ -41,8 +42,7 @@ func commandLine(s vmm.Spec, h host) ([]string, error) {
 	}
 	args := []string{
 		"-name", escape(s.ID),
-		// Option ROMs are for firmware that boots from disks or the net.
-		"-machine", "microvm,x-option-roms=off",
+		"-machine", machineOption(s),
 		"-smp", strconv.Itoa(s.VCPUs),
 		"-m", fmt.Sprintf("%dM", s.MemoryBytes>>20),
 		"-nodefaults", "-no-user-config", "-display", "none",
@@ -50,15 +50,16 @@ func commandLine(s vmm.Spec, h host) ([]string, error) {
 		"-no-reboot",
 		"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
 		"-qmp", qmpOption(s),
-		"-kernel", s.Kernel, "-initrd", s.Initrd, "-append", cmdline,
-		"-chardev", "file,id=console,append=on,path=" + escape(s.ConsoleLog),
-		"-serial", "chardev:console",
-		"-device", "virtio-rng-device",
 	}
+	args = append(args, h.startArgs(s, cmdline)...)
+	args = append(args,
+		"-chardev", "file,id=console,append=on,path="+escape(s.ConsoleLog),
+		"-serial", "chardev:console",
+		"-device", "virtio-rng-device")
 	args = append(args, h.agentArgs(s)...)
 	args = append(args, h.accelArgs(s.VCPUs)...)
 	for i, d := range s.Disks {
-		a, err := diskArgs(fmt.Sprintf("disk%d", i), d)
+		a, err := diskArgs(diskNode(i), d)
 		if err != nil {
 			return nil, err
 		}
@@ -70,6 +71,33 @@ func commandLine(s vmm.Spec, h host) ([]string, error) {
 			"-device", fmt.Sprintf("virtio-net-device,netdev=net%d,mac=%s", i, n.MAC))
 	}
 	return args, nil
+}
+
+// machineOption is the value of -machine. Option ROMs are for firmware that boots
+// from disks or the net.
+func machineOption(s vmm.Spec) string {
+	const machine = "microvm,x-option-roms=off"
+	if s.FreezeTo == nil && s.Restore == nil {
+		return machine
+	}
+	return machine + ",memory-backend=" + memoryID
+}
+
+// memoryID names the guest's memory in QEMU, where it is in a file.
+const memoryID = "ram"
+
+// startArgs are what the guest starts from: a kernel, or its memory; then the
+// rest is yet to be read. The memory of one that is to be frozen is in a file.
+func (h host) startArgs(s vmm.Spec, cmdline string) []string {
+	backend := fmt.Sprintf("memory-backend-file,id=%s,size=%dM,mem-path=/proc/self/fd/%d,share=", memoryID, s.MemoryBytes>>20, h.ramFD)
+	if s.Restore != nil {
+		return []string{"-object", backend + "off", "-S", "-incoming", "defer"}
+	}
+	args := []string{"-kernel", s.Kernel, "-initrd", s.Initrd, "-append", cmdline}
+	if s.FreezeTo != nil {
+		args = append(args, "-object", backend+"on")
+	}
+	return args
 }
 
 // agentArgs are the way to the agent.
@@ -145,12 +173,20 @@ type blockCache struct {
 	NoFlush bool `json:"no-flush"`
 }
 
+// diskNode is QEMU's name for the disk of that number.
+func diskNode(i int) string { return fmt.Sprintf("disk%d", i) }
+
 func diskArgs(node string, d vmm.Disk) ([]string, error) {
 	n := imageNode(string(d.Format), d.Path, d.ReadOnly)
 	n.NodeName = node
-	if d.Backing != "" {
-		// Told, not read from the overlay, which the VMM's user can write.
-		n.Backing = imageNode(string(vmm.Raw), d.Backing, true)
+	// Told, not read from the overlay, which the VMM's user can write.
+	for i, over := 0, n; i < len(d.Backing); i++ {
+		format := vmm.QCOW2
+		if i == len(d.Backing)-1 {
+			format = vmm.Raw
+		}
+		over.Backing = imageNode(string(format), d.Backing[i], true)
+		over = over.Backing
 	}
 	text, err := json.Marshal(n)
 	if err != nil {

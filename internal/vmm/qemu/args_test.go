@@ -18,7 +18,7 @@ func testSpec() vmm.Spec {
 		Kernel: "/k/vmlinux", Initrd: "/s/a1b2/initrd", Cmdline: []string{"net.ifnames=0"},
 		VCPUs: 1, MemoryBytes: 512 << 20, UID: 5000,
 		Disks: []vmm.Disk{
-			{Serial: "root", Path: "/s/a1b2/root.qcow2", Format: vmm.QCOW2, Backing: `/i/"base".ext4`},
+			{Serial: "root", Path: "/s/a1b2/root.qcow2", Format: vmm.QCOW2, Backing: []string{`/i/"base".ext4`}},
 			{Serial: "modules", Path: "/k/modules.ext4", Format: vmm.Raw, ReadOnly: true},
 		},
 		NICs: []vmm.NIC{{Tap: "b0123450123abcd", MAC: "02:ba:01:23:ab:cd"}},

@@ -2,10 +2,12 @@ package qemu
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 
 	"banger/internal/hostcmd"
+	"banger/internal/trace"
 	"banger/internal/vmm"
 	"banger/internal/vmm/vmmproc"
 )
@@ -51,6 +53,7 @@ func (d *Driver) launch(ctx context.Context, s vmm.Spec) (*machine, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, context.Cause(ctx)
 	}
+	spawned := trace.Span(ctx, trace.VMM, "spawn")
 	child, err := vmmproc.Start(hostcmd.Detached{
 		Argv: append([]string{path}, args...),
 		Dir:  s.Dir,
@@ -59,12 +62,19 @@ func (d *Driver) launch(ctx context.Context, s vmm.Spec) (*machine, error) {
 		LogFile:    words.File,
 		Files:      opened,
 		Cgroup:     s.Cgroup,
+		Idle:       s.Idle,
 		Credential: &hostcmd.Credential{UID: s.UID, GID: s.UID, Groups: d.accel.groups()},
 	})
+	spawned()
 	if err != nil {
 		return nil, err
 	}
 	m, err := connect(ctx, child, s, console)
+	if err == nil && s.Restore != nil {
+		if err = m.restore(ctx, child); err != nil {
+			m.Close()
+		}
+	}
 	if err != nil {
 		return nil, child.Explain(err, func() string { return vmmproc.LastWords(s.VMMLog, words.From) })
 	}
@@ -75,16 +85,40 @@ func (d *Driver) launch(ctx context.Context, s vmm.Spec) (*machine, error) {
 // in h what that settles: on many hosts QEMU's user could not open it.
 func (d *Driver) open(s vmm.Spec, h *host) ([]*os.File, error) {
 	files, err := openTaps(s.NICs)
-	if err != nil || !d.vsock {
-		return files, err
+	if err == nil && d.vsock {
+		var f *os.File
+		if f, h.cid, err = openVsock(s.VsockCID); err == nil {
+			files = append(files, f)
+		}
 	}
-	f, cid, err := openVsock(s.VsockCID)
+	if err == nil && (s.Restore != nil || s.FreezeTo != nil) {
+		var f *os.File
+		if f, err = d.openMemory(s); err == nil {
+			h.ramFD = firstTapFD + len(files)
+			files = append(files, f)
+		}
+	}
 	if err != nil {
 		closeAll(files)
 		return nil, err
 	}
-	h.cid = cid
-	return append(files, f), nil
+	return files, nil
+}
+
+// openMemory opens what is the guest's memory, where that is a file.
+func (d *Driver) openMemory(s vmm.Spec) (*os.File, error) {
+	if s.Restore != nil {
+		return d.memories.open(s.Restore.RAM, s.MemoryBytes)
+	}
+	f, err := os.OpenFile(s.FreezeTo.RAM, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	// QEMU opens it anew, by its descriptor: it must be its own.
+	if err := errors.Join(f.Chown(int(s.UID), int(s.UID)), f.Truncate(s.MemoryBytes)); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
 }
 
 // host tells what a command line depends on.
@@ -125,6 +159,7 @@ func (d *Driver) Attach(ctx context.Context, s vmm.Spec) (vmm.Machine, error) {
 // connect waits until the child's QMP answers, the child has ended, or ctx
 // ends. This boot's part of the console log begins at console.
 func connect(ctx context.Context, c *vmmproc.Child, s vmm.Spec, console int64) (*machine, error) {
+	defer trace.Span(ctx, trace.VMM, "API up")()
 	ctx, stop := c.While(ctx)
 	defer stop()
 	conn, err := vmmproc.DialUntil(ctx, s.APISock)

@@ -72,7 +72,8 @@ type Driver struct {
 	vsock   bool // the host has vhost-vsock
 	tsc     *tscClock
 
-	probed vmmproc.Probe[probe]
+	probed   vmmproc.Probe[probe]
+	memories memories
 }
 
 // New returns a driver. It starts nothing, and succeeds where QEMU is missing:
@@ -97,6 +98,8 @@ func (d *Driver) Capabilities() vmm.Capabilities {
 	c := vmm.Capabilities{
 		Formats:     []vmm.Format{vmm.QCOW2, vmm.Raw},
 		Accelerated: d.accel == KVM,
+		// Tried with KVM, in the lab alone, boots with memory in a file hung.
+		Freezes: d.accel == TCG,
 
 		ExtraMemory:  extraMemory,
 		ExtraThreads: extraThreads,

@@ -8,8 +8,11 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -173,13 +176,23 @@ func (c *qmpClient) call(ctx context.Context, command string, out any) error {
 	return c.callWith(ctx, command, nil, out)
 }
 
+// give gives QEMU an open file, which it knows by name then.
+func (c *qmpClient) give(ctx context.Context, name string, f *os.File) error {
+	ctx, cancel := context.WithTimeout(ctx, qmpTimeout)
+	defer cancel()
+	if _, err := c.roundTrip(ctx, "getfd", map[string]string{"fdname": name}, f); err != nil {
+		return fmt.Errorf("getfd: %w", err)
+	}
+	return nil
+}
+
 // callWith runs a command and decodes its answer into out, if that is not nil.
 // It waits no longer than 10 s. What a command does whose call was given up is
 // not known.
 func (c *qmpClient) callWith(ctx context.Context, command string, args, out any) error {
 	ctx, cancel := context.WithTimeout(ctx, qmpTimeout)
 	defer cancel()
-	data, err := c.roundTrip(ctx, command, args)
+	data, err := c.roundTrip(ctx, command, args, nil)
 	if err == nil && out != nil {
 		err = json.Unmarshal(data, out)
 	}
@@ -189,7 +202,7 @@ func (c *qmpClient) callWith(ctx context.Context, command string, args, out any)
 	return nil
 }
 
-func (c *qmpClient) roundTrip(ctx context.Context, command string, args any) (json.RawMessage, error) {
+func (c *qmpClient) roundTrip(ctx context.Context, command string, args any, f *os.File) (json.RawMessage, error) {
 	ch := make(chan qmpAnswer, 1)
 	c.mu.Lock()
 	if c.waiting == nil {
@@ -200,7 +213,7 @@ func (c *qmpClient) roundTrip(ctx context.Context, command string, args any) (js
 	id := c.lastID
 	c.waiting[id] = ch
 	c.mu.Unlock()
-	if err := c.write(ctx, command, args, id); err != nil {
+	if err := c.write(ctx, command, args, id, f); err != nil {
 		c.forget(id)
 		return nil, err
 	}
@@ -213,7 +226,8 @@ func (c *qmpClient) roundTrip(ctx context.Context, command string, args any) (js
 	}
 }
 
-func (c *qmpClient) write(ctx context.Context, command string, args any, id uint64) error {
+// write writes a command, and with it f, if that is not nil.
+func (c *qmpClient) write(ctx context.Context, command string, args any, id uint64, f *os.File) error {
 	msg, err := json.Marshal(struct {
 		Execute   string `json:"execute"`
 		Arguments any    `json:"arguments,omitempty"`
@@ -228,11 +242,27 @@ func (c *qmpClient) write(ctx context.Context, command string, args any, id uint
 	if err := c.conn.SetWriteDeadline(deadline); err != nil {
 		return err
 	}
-	if _, err := c.conn.Write(append(msg, '\n')); err != nil {
+	if err := c.send(append(msg, '\n'), f); err != nil {
 		c.conn.Close() // a part of a command spoils the next one
 		return err
 	}
 	return nil
+}
+
+func (c *qmpClient) send(data []byte, f *os.File) error {
+	if f == nil {
+		_, err := c.conn.Write(data)
+		return err
+	}
+	conn, ok := c.conn.(*net.UnixConn)
+	if !ok {
+		return errors.New("a file takes a Unix socket")
+	}
+	n, _, err := conn.WriteMsgUnix(data, unix.UnixRights(int(f.Fd())), nil)
+	if err == nil && n < len(data) {
+		_, err = conn.Write(data[n:])
+	}
+	return err
 }
 
 func (c *qmpClient) forget(id uint64) {

@@ -19,6 +19,13 @@ const (
 	AskDisk Act = "askdisk"
 )
 
+// AwaitDisk waits until there is a line on the disk with the serial DiskSerial,
+// at [AwaitedAt], and does what it says.
+const AwaitDisk Act = "awaitdisk"
+
+// AwaitedAt is where AwaitDisk looks, in bytes: one megabyte.
+const AwaitedAt = 1 << 20
+
 // DiskSerial is the serial of the disk that AskDisk looks for.
 const DiskSerial = "vmmtest"
 

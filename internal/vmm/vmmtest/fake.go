@@ -1,9 +1,11 @@
 package vmmtest
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"slices"
@@ -12,6 +14,7 @@ import (
 	"time"
 
 	"banger/internal/errkind"
+	"banger/internal/trace"
 	"banger/internal/vmm"
 )
 
@@ -262,7 +265,7 @@ type driver struct{ h *Host }
 func (d driver) Name() string { return Name }
 
 func (d driver) Capabilities() vmm.Capabilities {
-	return vmm.Capabilities{Formats: []vmm.Format{vmm.QCOW2, vmm.Raw}}
+	return vmm.Capabilities{Formats: []vmm.Format{vmm.QCOW2, vmm.Raw}, Freezes: true}
 }
 
 func (d driver) Check(context.Context) error {
@@ -282,6 +285,7 @@ func (d driver) Launch(ctx context.Context, s vmm.Spec) (vmm.Machine, error) {
 	if err := s.Check(); err != nil {
 		return nil, err
 	}
+	defer trace.Span(ctx, trace.VMM, "spawn")()
 	var p *process
 	err := d.h.around("launch", func() (err error) {
 		p, err = d.h.start(s)
@@ -310,7 +314,7 @@ func (h *Host) start(s vmm.Spec) (*process, error) {
 			return nil, err
 		}
 	}
-	for _, path := range append([]string{s.Kernel, s.Initrd}, diskPaths(s)...) {
+	for _, path := range append(bootPaths(s), diskPaths(s)...) {
 		if _, err := os.Stat(path); err != nil {
 			return nil, errors.Join(err, appendTo(s.VMMLog, err.Error()+"\n"))
 		}
@@ -320,10 +324,75 @@ func (h *Host) start(s vmm.Spec) (*process, error) {
 			return nil, err
 		}
 	}
+	said := "booted\n"
+	if s.Restore != nil {
+		said = "goes on\n"
+		var err error
+		if s.Cmdline, err = thaw(s); err != nil {
+			return nil, errors.Join(err, appendTo(s.VMMLog, err.Error()+"\n"))
+		}
+	}
 	h.lastPID++
 	p := &process{spec: s, pid: h.lastPID, gone: make(chan struct{}), status: vmm.Running}
 	h.running[s.APISock] = p
-	return p, appendTo(s.ConsoleLog, "booted\n")
+	if a := actOf(s.Cmdline); a != Idle {
+		said += "vmmtest: " + string(a) + "\n"
+	}
+	return p, appendTo(s.ConsoleLog, said)
+}
+
+// frozenState is what a fake VMM writes of a guest beside its memory.
+const frozenState = "a pretend guest"
+
+// thaw returns what a guest does that was frozen, as its kernel's arguments.
+func thaw(s vmm.Spec) ([]string, error) {
+	state, err := os.ReadFile(s.Restore.State)
+	if err != nil {
+		return nil, err
+	}
+	act, _, size, err := readRAM(s.Restore.RAM)
+	if err != nil {
+		return nil, err
+	}
+	if string(state) != frozenState || size != s.MemoryBytes {
+		return nil, fmt.Errorf("no guest was frozen in %s and %s", s.Restore.State, s.Restore.RAM)
+	}
+	return []string{act.Arg()}, nil
+}
+
+// readRAM returns what is in a pretend guest's memory: what it does, what it
+// booted from and, up to size, zeroes.
+func readRAM(path string) (act Act, initrd []byte, size int64, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", nil, 0, err
+	}
+	defer f.Close()
+	fi, err := f.Stat()
+	if err != nil {
+		return "", nil, 0, err
+	}
+	const most = 64 << 10
+	data, err := io.ReadAll(io.LimitReader(f, most))
+	first, rest, _ := bytes.Cut(data, []byte{0})
+	return Act(first), bytes.TrimRight(rest, "\x00"), fi.Size(), err
+}
+
+// Initrd returns what the guest booted from that goes on in a machine of s.
+func Initrd(s vmm.Spec) ([]byte, error) {
+	if s.Restore == nil {
+		return os.ReadFile(s.Initrd)
+	}
+	_, initrd, _, err := readRAM(s.Restore.RAM)
+	return initrd, err
+}
+
+// bootPaths are the files that a guest boots from.
+func bootPaths(s vmm.Spec) []string {
+	if s.Restore != nil {
+		return nil
+	}
+	return []string{s.Kernel, s.Initrd}
 }
 
 func diskPaths(s vmm.Spec) []string {
@@ -332,9 +401,7 @@ func diskPaths(s vmm.Spec) []string {
 		if strings.HasPrefix(d.Path, "/") {
 			paths = append(paths, d.Path)
 		}
-		if d.Backing != "" {
-			paths = append(paths, d.Backing)
-		}
+		paths = append(paths, d.Backing...)
 	}
 	return paths
 }
@@ -363,14 +430,12 @@ func makeSocket(path string) error {
 
 // act does what the guest does by itself.
 func (h *Host) act(p *process) {
-	a := Idle
-	for _, arg := range p.spec.Cmdline {
-		if s, ok := strings.CutPrefix(arg, actArg); ok {
-			a = Act(s)
-		}
-	}
-	if a == AskDisk {
-		a = askDisk(p.spec)
+	a := actOf(p.spec.Cmdline)
+	switch a {
+	case AskDisk:
+		a = askDisk(p.spec, 0)
+	case AwaitDisk:
+		a = askDisk(p.spec, AwaitedAt)
 	}
 	exits := map[Act]vmm.Exit{PowerOff: vmm.ExitPowerOff, Reboot: vmm.ExitReboot, Panic: vmm.ExitPanic}
 	e, ok := exits[a]
@@ -385,8 +450,20 @@ func (h *Host) act(p *process) {
 	})
 }
 
-// askDisk returns what the disk tells the guest to do, Panic if it cannot.
-func askDisk(s vmm.Spec) Act {
+// actOf is what a guest does, by its kernel's arguments.
+func actOf(cmdline []string) Act {
+	a := Idle
+	for _, arg := range cmdline {
+		if s, ok := strings.CutPrefix(arg, actArg); ok {
+			a = Act(s)
+		}
+	}
+	return a
+}
+
+// askDisk returns what the disk tells the guest to do, from that byte on; Panic
+// if it cannot, Idle if it is shorter.
+func askDisk(s vmm.Spec, at int) Act {
 	for _, d := range s.Disks {
 		if d.Serial != DiskSerial {
 			continue
@@ -395,7 +472,10 @@ func askDisk(s vmm.Spec) Act {
 		if err != nil {
 			break
 		}
-		line, _, _ := strings.Cut(string(data), "\n")
+		if len(data) <= at {
+			return Idle
+		}
+		line, _, _ := strings.Cut(string(data[at:]), "\n")
 		return Act(line)
 	}
 	return Panic

@@ -89,7 +89,7 @@ for a in $($b cat /proc/cmdline); do
 	` + noSerialsArg + `) noserials=1 ;;
 	esac
 done
-if [ "$act" = ` + string(AskDisk) + ` ]; then
+find_disk() {
 	n=0
 	for d in /sys/bus/virtio/devices/virtio*/block/vd*; do # in the order of the bus
 		n=$((n + 1))
@@ -98,10 +98,24 @@ if [ "$act" = ` + string(AskDisk) + ` ]; then
 		else
 			[ "$($b cat $d/serial)" = ` + DiskSerial + ` ] || continue
 		fi
-		act=$($b head -n 1 /dev/${d##*/})
+		disk=/dev/${d##*/}
 	done
+}
+if [ "$act" = ` + string(AskDisk) + ` ]; then
+	find_disk
+	act=$($b head -n 1 $disk)
 fi
 echo "vmmtest: $act"
+if [ "$act" = ` + string(AwaitDisk) + ` ]; then
+	find_disk
+	act=
+	while [ ! "$act" ]; do
+		$b usleep 20000
+		$b blockdev --flushbufs $disk
+		act=$($b dd if=$disk bs=1M skip=1 count=1 2>/dev/null | $b head -n 1)
+	done
+	echo "vmmtest: $act"
+fi
 case $act in
 ` + string(Idle) + `) while :; do $b sleep 3600; done ;;
 ` + string(PowerOff) + `) $b poweroff -f ;;

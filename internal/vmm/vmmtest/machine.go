@@ -3,6 +3,8 @@ package vmmtest
 import (
 	"context"
 	"errors"
+	"os"
+	"slices"
 	"sync"
 
 	"banger/internal/vmm"
@@ -61,6 +63,29 @@ func (m *machine) Status(ctx context.Context) (s vmm.Status, err error) {
 func (m *machine) DiskTraffic(ctx context.Context) (vmm.DiskTraffic, error) {
 	_, err := m.Status(ctx) // answers as long as that does
 	return vmm.DiskTraffic{}, err
+}
+
+// Freeze of a pretend guest writes what it does, what it booted from, and zeroes.
+func (m *machine) Freeze(ctx context.Context) error {
+	st, err := m.Status(ctx)
+	f := m.p.spec.FreezeTo
+	if err != nil || f == nil || st != vmm.Paused {
+		return errors.Join(err, errors.New("freeze: the machine is not paused, or not to be frozen"))
+	}
+	return m.h.around("freeze", func() error {
+		initrd, err := os.ReadFile(m.p.spec.Initrd)
+		if err != nil {
+			return err
+		}
+		err = os.WriteFile(f.RAM, slices.Concat([]byte(actOf(m.p.spec.Cmdline)), []byte{0}, initrd), 0o600)
+		if err == nil {
+			err = os.Truncate(f.RAM, m.p.spec.MemoryBytes)
+		}
+		if err == nil {
+			err = os.WriteFile(f.State, []byte(frozenState), 0o600)
+		}
+		return err
+	})
 }
 
 func (m *machine) Pause(ctx context.Context) error {
@@ -152,6 +177,16 @@ func (p held) StartTime() uint64 { return uint64(p.p.pid) }
 // Usage of a pretend process is nothing.
 func (p held) Usage() (vmm.Usage, error) { return vmm.Usage{}, nil }
 func (p held) Close() error              { return nil }
+
+// EndIdle notes it in what the machine was launched with.
+func (p held) EndIdle() error {
+	return p.h.around("end idle", func() error {
+		p.h.mu.Lock()
+		defer p.h.mu.Unlock()
+		p.p.spec.Idle = false
+		return nil
+	})
+}
 
 func (p held) Kill(ctx context.Context) error {
 	if ctx.Err() != nil {

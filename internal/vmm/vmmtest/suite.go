@@ -43,6 +43,8 @@ func Run(t *testing.T, newHarness func(t *testing.T) Harness) {
 		{"GuestPanics", testEnds(Panic, vmm.ExitPanic)},
 		{"EndSeenAfterAttach", testEndSeenAfterAttach},
 		{"PauseAndResume", testPauseAndResume},
+		{"FreezeAndRestore", testFreezeAndRestore},
+		{"RestoreDamaged", testRestoreDamaged},
 		{"DiskFound", testDisk},
 		{"CleanUp", testCleanUp},
 		{"MissingKernel", testMissingKernel},
