@@ -33,7 +33,7 @@ type floor struct {
 func (b *bench) newFloor() *floor {
 	f := &floor{t: b.t, dir: filepath.Join(b.root, "floor")}
 	check(b.t, os.Mkdir(f.dir, 0o700))
-	b.banger("vm", "create", "--network", "none", "model") // the floor has no tap
+	b.banger("vm", "create", "--from", "boot", "--network", "none", "model") // the floor has no tap
 	m := b.show("model")
 	var img struct{ Path string }
 	b.json(&img, "image", "show", m.Image)

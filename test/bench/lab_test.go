@@ -46,7 +46,7 @@ func TestInLab(t *testing.T) {
 // firecrackerRows are cold runs beside a bare Firecracker, and deletes by the
 // end of the VMM.
 func firecrackerRows(t *testing.T) []*row {
-	b := newBench(t)
+	b := newBench(t, small...)
 	bare := &row{name: "bare Firecracker, cold, to what `echo` prints", once: b.newBareFirecracker().once}
 	return []*row{
 		bare,
@@ -58,7 +58,7 @@ func firecrackerRows(t *testing.T) []*row {
 // firstAnswer is how long it takes from a command's start to what it prints in a
 // machine of its own. That the machine is deleted is not in the time.
 func (b *bench) firstAnswer() time.Duration {
-	c := b.cmd("vm", "run", "--", "echo", "hello")
+	c := b.cmd("vm", "run", "--from", "boot", "--", "echo", "hello")
 	var errs bytes.Buffer
 	c.Stderr = &errs
 	out, err := c.StdoutPipe()
@@ -109,7 +109,7 @@ type bareFirecracker struct {
 func (b *bench) newBareFirecracker() *bareFirecracker {
 	f := &bareFirecracker{bench: b, dir: filepath.Join(b.root, "floor"), layers: dmsnap.New(dmsnap.Options{Tag: "floor"})}
 	check(b.t, os.MkdirAll(filepath.Join(f.dir, "run"), 0o700))
-	b.banger("vm", "create", "model")
+	b.banger("vm", "create", "--from", "boot", "model")
 	m := b.show("model")
 	text := getConfig(b.t, m.API)
 	var conf struct {

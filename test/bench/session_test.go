@@ -13,7 +13,7 @@ import (
 
 // sessionRows are sessions beside plain commands.
 func sessionRows(t *testing.T) []*row {
-	b := newBench(t)
+	b := newBench(t, small...)
 	b.banger("vm", "create", "warm")
 	b.banger("vm", "session", "start", "--name", "cat", "--stdin", "pipe", "warm", "--", "cat")
 	lines := b.follow("warm", "cat")
@@ -75,7 +75,7 @@ const outputBytes = 100 << 20
 
 // outputRows carry 100 MiB out, by a session's log and by a plain command.
 func outputRows(t *testing.T) []*row {
-	b := newBench(t)
+	b := newBench(t, small...)
 	b.banger("vm", "create", "--disk-size", "1G", "warm")
 	size := fmt.Sprint(outputBytes)
 	plain := &row{name: "100 MiB out of `vm exec`", once: func() time.Duration { return b.timeOutput("vm", "exec", "warm", "--", "head", "-c", size, "/dev/zero") }}
@@ -113,7 +113,7 @@ func (b *bench) timeOutput(args ...string) time.Duration {
 
 // manySessions tells what a daemon costs that has 200 sessions in a machine.
 func manySessions(t *testing.T) {
-	b := newBench(t)
+	b := newBench(t, small...)
 	b.banger("vm", "create", "--memory", "1G", "many")
 	const count = 200
 	for i := range count {

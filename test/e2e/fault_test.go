@@ -73,7 +73,7 @@ func (b *bed) noVMM(after string) {
 			b.t.Errorf("%s: process %d is left", after, pid)
 		}
 	}
-	if left := slices.Concat(b.networkInventory(), b.blockInventory(), b.cgroupInventory()); len(left) > 0 {
+	if left := slices.Concat(b.networkLeft(), b.blockInventory(), b.cgroupInventory()); len(left) > 0 {
 		b.t.Errorf("%s: left %v", after, left)
 	}
 }

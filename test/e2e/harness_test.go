@@ -103,6 +103,7 @@ func newBed(t *testing.T, conf ...string) *bed {
 	b.configure(append([]string{
 		fmt.Sprintf("cache = %q", cacheDir),
 		`image = "busybox"`, `memory = "192M"`, `disk = "64M"`, `vcpus = 1`,
+		`templates = false`, `pool = 0`, // made in the background, they take the host from other tests
 		fmt.Sprintf("driver = %q", cmp.Or(os.Getenv("BANGER_E2E_DRIVER"), "auto")),
 	}, conf...)...)
 	t.Cleanup(b.close)
@@ -210,6 +211,17 @@ func (b *bed) networkInventory() []string {
 		found = append(found, "the uplink forwards")
 	}
 	return found
+}
+
+// networkLeft is networkInventory when there is nothing more in it, or after some
+// seconds: the tap of a machine that was leased goes in the background.
+func (b *bed) networkLeft() (left []string) {
+	b.t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); ; <-time.After(20 * time.Millisecond) {
+		if left = b.networkInventory(); len(left) == 0 || time.Now().After(deadline) {
+			return left
+		}
+	}
 }
 
 // inventory lists what there is on the host of this bed's machines and daemon:

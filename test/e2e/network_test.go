@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -50,6 +51,11 @@ func (i inNS) Missing(ctx context.Context, ids []string) (missing []string, err 
 func (i inNS) Traffic(ctx context.Context, ids []string) (carried map[string]network.Traffic, err error) {
 	err = i.ns.Do(func() (err error) { carried, err = i.n.Traffic(ctx, ids); return err })
 	return carried, err
+}
+
+func (i inNS) Connected(ctx context.Context, addrs []netip.Addr) (found map[netip.Addr]time.Duration, err error) {
+	err = i.ns.Do(func() (err error) { found, err = i.n.Connected(ctx, addrs); return err })
+	return found, err
 }
 
 func (i inNS) CleanUp(ctx context.Context) error {

@@ -60,7 +60,7 @@ func cycles(t *testing.T, kill func(b *bed, cli *os.Process)) {
 			return strings.TrimSpace(b.must("vm", "list", "--names")) == "" && len(b.vmDirs()) == 0
 		})
 		b.noVMM(fmt.Sprintf("round %d, killed after %s", i, at))
-		if left := b.networkInventory(); len(left) > 0 {
+		if left := b.networkLeft(); len(left) > 0 {
 			t.Fatalf("round %d, killed after %s: left %v", i, at, left)
 		}
 	}

@@ -35,8 +35,9 @@ var suites = []suite{
 	{name: "firecracker", pkg: "banger/internal/vmm/firecracker", tags: "lab", run: "^(TestVMMSuite.*|TestDevices|TestSnapshot|TestRefused)$", time: 10 * time.Minute},
 	endToEnd("steps", "firecracker", "TestStartFailsAtEveryStep", "TestDaemonDiesAtEveryStep", "TestStartEndsBetweenGroupAndVMM"),
 	endToEnd("host", "firecracker", "TestFirewalls", "TestGuestFillsTheHostsDisk", "TestLimits", "TestTooMuchMemory", "TestStats"),
-	endToEnd("life", "firecracker", "TestHandles", "TestAllKilled", "TestVMMKilled", "TestVMMKilledDuringBoot", "TestGuestEndsItself", "TestPersistent"),
+	endToEnd("life", "firecracker", "TestHandles", "TestAllKilled", "TestVMMKilled", "TestVMMKilledDuringBoot", "TestGuestEndsItself", "TestPersistent", "TestPauseResume", "TestPausedIsUsed"),
 	endToEnd("sessions", "firecracker", "TestSession", "TestSessionSendRefuses", "TestSessionOutlives", "TestSessionLogsOfStopped", "TestSessionEnds", "TestSessionDiskFull", "TestSessionTerminal"),
+	endToEnd("warm", "firecracker", "TestWarm"),
 	endToEnd("qemu", "qemu", "TestHandles", "TestAllKilled", "TestVsockAddressTaken"),
 }
 
