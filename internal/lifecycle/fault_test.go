@@ -63,10 +63,33 @@ func newLife(t *testing.T) *life {
 			t.Fatal(err)
 		}
 	}
+	if err := os.WriteFile(l.paths.Database(), freshDatabase(), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	l.open()
 	t.Cleanup(l.close)
 	return l
 }
+
+// freshDatabase is a database in which nothing is recorded yet. Making one for each
+// life would take most of the tests' time.
+var freshDatabase = sync.OnceValue(func() []byte {
+	dir, err := os.MkdirTemp("", "banger-db-")
+	if err != nil {
+		panic(err)
+	}
+	defer os.RemoveAll(dir)
+	path := filepath.Join(dir, "banger.db")
+	s, err := store.Open(path, store.Options{UIDs: vm.UIDRange{Base: 1, Count: 1}})
+	if err == nil {
+		err = s.Close()
+	}
+	text, rerr := os.ReadFile(path)
+	if err := errors.Join(err, rerr); err != nil {
+		panic(err)
+	}
+	return text
+})
 
 // open begins the next daemon's time, without recovery.
 func (l *life) open() {
