@@ -40,6 +40,7 @@ func TestInLab(t *testing.T) {
 	}
 	n := runs(t)
 	rows := measure(n, firecrackerRows(t))
+	rows = append(rows, measure(n, restoredRows(t))...)
 	report(t, append(rows, measure(n, attachRows(t))...))
 }
 
@@ -50,15 +51,16 @@ func firecrackerRows(t *testing.T) []*row {
 	bare := &row{name: "bare Firecracker, cold, to what `echo` prints", once: b.newBareFirecracker().once}
 	return []*row{
 		bare,
-		{name: "`vm run -- echo`, cold, Firecracker and dm-snapshot, to what it prints", floor: bare, goal: atMost(1.15), once: b.firstAnswer},
+		{name: "`vm run -- echo`, cold, Firecracker and dm-snapshot, to what it prints", floor: bare, goal: atMost(1.15), once: func() time.Duration { return b.firstAnswer("boot") }},
 		{name: "`vm delete`, from the VMM's end to the answer", goal: within(50 * time.Millisecond), once: b.deleteAfterEnd},
 	}
 }
 
 // firstAnswer is how long it takes from a command's start to what it prints in a
-// machine of its own. That the machine is deleted is not in the time.
-func (b *bench) firstAnswer() time.Duration {
-	c := b.cmd("vm", "run", "--from", "boot", "--", "echo", "hello")
+// machine of its own, which begins as from says. That the machine is deleted is not
+// in the time.
+func (b *bench) firstAnswer(from string) time.Duration {
+	c := b.cmd("vm", "run", "--from", from, "--", "echo", "hello")
 	var errs bytes.Buffer
 	c.Stderr = &errs
 	out, err := c.StdoutPipe()
@@ -111,7 +113,7 @@ func (b *bench) newBareFirecracker() *bareFirecracker {
 	check(b.t, os.MkdirAll(filepath.Join(f.dir, "run"), 0o700))
 	b.banger("vm", "create", "--from", "boot", "model")
 	m := b.show("model")
-	text := getConfig(b.t, m.API)
+	text := callFirecracker(b.t, m.API, "GET", "/vm/config", "")
 	var conf struct {
 		Boot struct {
 			Initrd string `json:"initrd_path"`
@@ -140,8 +142,7 @@ func (b *bench) newBareFirecracker() *bareFirecracker {
 	// Other paths are relative, and mean files in the floor's directory.
 	text = bytes.ReplaceAll(text, []byte(conf.Boot.Initrd), []byte(kept))
 	text = bytes.ReplaceAll(text, []byte(conf.NICs[0].Tap), []byte(floorTap))
-	b.host.IP(b.t, "tuntap", "add", floorTap, "mode", "tap")
-	b.host.IP(b.t, "link", "set", floorTap, "up")
+	b.newFloorTap()
 	check(b.t, os.WriteFile(filepath.Join(f.dir, "config.json"), withoutMetrics(b.t, text), 0o600))
 	b.banger("vm", "delete", "model")
 	return f
@@ -149,17 +150,29 @@ func (b *bench) newBareFirecracker() *bareFirecracker {
 
 const floorTap = "floor0"
 
-// getConfig asks a Firecracker for the configuration of its machine.
-func getConfig(t *testing.T, sock string) []byte {
+// newFloorTap makes it, connected to nothing.
+func (b *bench) newFloorTap() {
+	b.host.IP(b.t, "tuntap", "add", floorTap, "mode", "tap")
+	b.host.IP(b.t, "link", "set", floorTap, "up")
+}
+
+// callFirecracker makes one call of a Firecracker's API and returns its answer.
+func callFirecracker(t *testing.T, sock, method, path, body string) []byte {
+	t.Helper()
 	c := http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", sock)
 	}}}
 	defer c.CloseIdleConnections()
-	resp, err := c.Get("http://firecracker/vm/config")
+	req, err := http.NewRequestWithContext(t.Context(), method, "http://firecracker"+path, strings.NewReader(body))
+	check(t, err)
+	resp, err := c.Do(req)
 	check(t, err)
 	defer resp.Body.Close()
 	text, err := io.ReadAll(resp.Body)
 	check(t, err)
+	if resp.StatusCode/100 != 2 {
+		t.Fatalf("%s %s: %s\n%s", method, path, resp.Status, text)
+	}
 	return text
 }
 

@@ -69,15 +69,18 @@ type warmFloor struct {
 	t        *testing.T
 	dir      string
 	argv     []string
-	template struct {
-		State string `json:"state_path"`
-		RAM   string `json:"ram_path"`
-		Root  string `json:"root_path"`
-		Work  string `json:"work_path"`
-		Dir   string
-	}
-	token  string
-	bundle []byte // the least that makes its agent serve anybody
+	template frozen
+	token    string
+	bundle   []byte // the least that makes its agent serve anybody
+}
+
+// A frozen is what the benchmarks take of `template show`.
+type frozen struct {
+	State string `json:"state_path"`
+	RAM   string `json:"ram_path"`
+	Root  string `json:"root_path"`
+	Work  string `json:"work_path"`
+	Dir   string
 }
 
 // newWarmFloor has a template made and takes from a machine of it the command
