@@ -11,7 +11,7 @@ import (
 // Format is of templates as a whole: what they consist of, how their guests
 // were left, what a record says. It is part of each key, so that those of
 // another format are never found.
-const Format = 2
+const Format = 3
 
 // maxText is how long each text of a key may be, in bytes.
 const maxText = 16 << 10

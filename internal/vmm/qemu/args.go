@@ -29,8 +29,10 @@ type host struct {
 	tscKHz uint32 // rate of the time stamp counter in kHz; 0: not known
 	// racyTCG: this QEMU's translator must not run on two threads at once.
 	racyTCG bool
-	ramFD   int    // of the memory to restore, sealed, or of the file for that to be frozen; 0: neither
-	cid     uint32 // the guest's on vsock, whose device is open behind the taps; 0: a serial port instead
+	// retranslates: this QEMU translates code anew at each address that it is seen at.
+	retranslates bool
+	ramFD        int    // of the memory to restore, sealed, or of the file for that to be frozen; 0: neither
+	cid          uint32 // the guest's on vsock, whose device is open behind the taps; 0: a serial port instead
 }
 
 // commandLine returns the argument list, without the program, of the QEMU
@@ -140,6 +142,12 @@ func (h host) kernelArgs() []string {
 	args = append(args, "no_timer_check", "tsc=reliable")
 	if h.tscKHz != 0 {
 		args = append(args, fmt.Sprintf("tsc_early_khz=%d", h.tscKHz))
+	}
+	if h.retranslates {
+		// A program is where it was the last time (randomize_va_space of 0): started
+		// elsewhere, each took some four times as long, and its code was kept for
+		// nobody.
+		args = append(args, "norandmaps")
 	}
 	// The self-tests of the kernel's ciphers take a fifth of a boot here.
 	return append(args, "cryptomgr.notests")

@@ -62,16 +62,17 @@ func TestCommandLine(t *testing.T) {
 
 func TestCommandLineOfHosts(t *testing.T) {
 	tests := []struct {
-		name  string
-		host  host
-		vcpus int
-		want  string // -accel
-		tsc   bool
+		name    string
+		host    host
+		vcpus   int
+		want    string // -accel
+		tsc     bool
+		layouts bool // the kernel randomises them
 	}{
-		{"KVM", host{accel: KVM}, 2, "kvm", false},
-		{"old QEMU", host{accel: TCG, tscKHz: 1, racyTCG: true}, 2, "tcg,tb-size=128,thread=single", true},
-		{"old QEMU, one vCPU", host{accel: TCG, tscKHz: 1, racyTCG: true}, 1, "tcg,tb-size=128,thread=multi", true},
-		{"no TSC", host{accel: TCG}, 2, "tcg,tb-size=128,thread=multi", false},
+		{"KVM", host{accel: KVM}, 2, "kvm", false, true},
+		{"old QEMU", host{accel: TCG, tscKHz: 1, racyTCG: true, retranslates: true}, 2, "tcg,tb-size=128,thread=single", true, false},
+		{"old QEMU, one vCPU", host{accel: TCG, tscKHz: 1, racyTCG: true, retranslates: true}, 1, "tcg,tb-size=128,thread=multi", true, false},
+		{"no TSC", host{accel: TCG}, 2, "tcg,tb-size=128,thread=multi", false, true},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -86,6 +87,9 @@ func TestCommandLineOfHosts(t *testing.T) {
 			}
 			if got := strings.Contains(args[slices.Index(args, "-append")+1], "tsc_early_khz"); got != tt.tsc {
 				t.Errorf("tsc_early_khz given: %v, want %v", got, tt.tsc)
+			}
+			if got := strings.Contains(args[slices.Index(args, "-append")+1], "norandmaps"); got == tt.layouts {
+				t.Errorf("norandmaps given: %v, want %v", got, !tt.layouts)
 			}
 		})
 	}

@@ -29,7 +29,7 @@ func (d *Driver) launch(ctx context.Context, s vmm.Spec) (*machine, error) {
 	if err != nil {
 		return nil, err
 	}
-	h, err := d.host(ctx, s.VCPUs)
+	h, err := d.host(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -122,7 +122,7 @@ func (d *Driver) openMemory(s vmm.Spec) (*os.File, error) {
 }
 
 // host tells what a command line depends on.
-func (d *Driver) host(ctx context.Context, vcpus int) (host, error) {
+func (d *Driver) host(ctx context.Context) (host, error) {
 	h := host{accel: d.accel}
 	if d.accel != TCG {
 		return h, nil
@@ -131,13 +131,11 @@ func (d *Driver) host(ctx context.Context, vcpus int) (host, error) {
 	if h.tscKHz, err = d.tsc.rate(ctx); err != nil {
 		return h, err
 	}
-	if vcpus > 1 {
-		p, err := d.probe(ctx)
-		if err != nil {
-			return h, err
-		}
-		h.racyTCG = racyTCG(p.version)
+	p, err := d.probe(ctx)
+	if err != nil {
+		return h, err
 	}
+	h.racyTCG, h.retranslates = racyTCG(p.version), retranslates(p.version)
 	return h, nil
 }
 

@@ -84,10 +84,20 @@ func checkMachines(ctx context.Context, path string) error {
 // does all the time, may spin on the old code for ever. Seen with 7.2 in at
 // least two of 290 boots; mended in 8.1 (QEMU's commit deba78709ae8,
 // "accel/tcg: Always lock pages before translation").
-func racyTCG(version string) bool {
-	var major, minor int
-	if _, err := fmt.Sscanf(version, "%d.%d", &major, &minor); err != nil {
+func racyTCG(version string) bool { return before(version, 8, 1) }
+
+// retranslates reports a QEMU that keeps translated code by the address in the
+// program, not by the place in memory alone: a program whose layout is another each
+// time is translated each time. 7.2 to 8.2 did from their stable releases of January
+// 2024 on ("accel/tcg: Revert mapping of PCREL translation block to multiple virtual
+// addresses"), those before 7.2 always; 10.0 does not.
+func retranslates(version string) bool { return before(version, 10, 0) }
+
+// before reports a version that is before major.minor, or not known.
+func before(version string, major, minor int) bool {
+	var ma, mi int
+	if _, err := fmt.Sscanf(version, "%d.%d", &ma, &mi); err != nil {
 		return true
 	}
-	return major < 8 || major == 8 && minor < 1
+	return ma < major || ma == major && mi < minor
 }

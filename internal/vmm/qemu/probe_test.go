@@ -39,6 +39,16 @@ func TestRacyTCG(t *testing.T) {
 	}
 }
 
+func TestRetranslates(t *testing.T) {
+	for version, want := range map[string]bool{
+		"7.2.22": true, "8.2.0": true, "9.2.4": true, "10.0.0": false, "10.1.2": false, "11.0": false, "": true,
+	} {
+		if got := retranslates(version); got != want {
+			t.Errorf("retranslates(%q) = %v, want %v", version, got, want)
+		}
+	}
+}
+
 // program writes a pretend QEMU which answers --version and -machine help.
 func pretend(t *testing.T, version, machines string) string {
 	t.Helper()
