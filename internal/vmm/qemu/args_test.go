@@ -38,7 +38,7 @@ func TestCommandLine(t *testing.T) {
 		"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
 		"-qmp", "unix:/r/a,,1/api.sock,server=on,wait=off",
 		"-kernel", "/k/vmlinux", "-initrd", "/s/a1b2/initrd",
-		"-append", "console=ttyS0 quiet panic=-1 reboot=t no_timer_check tsc=reliable tsc_early_khz=2596124 cryptomgr.notests net.ifnames=0",
+		"-append", "console=ttyS0 quiet panic=-1 reboot=t no_timer_check tsc=reliable tsc_early_khz=2596124 cryptomgr.notests mitigations=off net.ifnames=0",
 		"-chardev", "file,id=console,append=on,path=/s/a1b2/console.log", "-serial", "chardev:console",
 		"-device", "virtio-rng-device",
 		"-device", "virtio-serial-device",
