@@ -114,20 +114,7 @@ func (b *bench) newBareFirecracker() *bareFirecracker {
 	b.banger("vm", "create", "--from", "boot", "model")
 	m := b.show("model")
 	text := callFirecracker(b.t, m.API, "GET", "/vm/config", "")
-	var conf struct {
-		Boot struct {
-			Initrd string `json:"initrd_path"`
-		} `json:"boot-source"`
-		Drives []struct {
-			Path string `json:"path_on_host"`
-		}
-		NICs []struct {
-			Tap string `json:"host_dev_name"`
-		} `json:"network-interfaces"`
-		Vsock struct {
-			Path string `json:"uds_path"`
-		}
-	}
+	var conf firecrackerConfig
 	check(b.t, json.Unmarshal(text, &conf))
 	f.work, f.vsock = filepath.Join(f.dir, conf.Drives[1].Path), filepath.Join(f.dir, conf.Vsock.Path)
 	var img struct{ Path string }
@@ -146,6 +133,23 @@ func (b *bench) newBareFirecracker() *bareFirecracker {
 	check(b.t, os.WriteFile(filepath.Join(f.dir, "config.json"), withoutMetrics(b.t, text), 0o600))
 	b.banger("vm", "delete", "model")
 	return f
+}
+
+// A firecrackerConfig is what the benchmarks take of a Firecracker's configuration.
+type firecrackerConfig struct {
+	Boot struct {
+		Initrd string `json:"initrd_path"`
+	} `json:"boot-source"`
+	Drives []struct {
+		Path string `json:"path_on_host"`
+	}
+	NICs []struct {
+		ID  string `json:"iface_id"`
+		Tap string `json:"host_dev_name"`
+	} `json:"network-interfaces"`
+	Vsock struct {
+		Path string `json:"uds_path"`
+	}
 }
 
 const floorTap = "floor0"

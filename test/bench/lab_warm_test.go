@@ -67,17 +67,7 @@ func (b *bench) newWarmFirecracker() *warmFirecracker {
 	b.makeTemplate("nat")
 	b.banger("vm", "create", "--from", "template", "model")
 	m := b.show("model")
-	var conf struct {
-		Drives []struct {
-			Path string `json:"path_on_host"`
-		}
-		NICs []struct {
-			ID string `json:"iface_id"`
-		} `json:"network-interfaces"`
-		Vsock struct {
-			Path string `json:"uds_path"`
-		}
-	}
+	var conf firecrackerConfig
 	check(b.t, json.Unmarshal(callFirecracker(b.t, m.API, "GET", "/vm/config", ""), &conf))
 	var tmpl frozen
 	b.json(&tmpl, "template", "show", m.Template)
