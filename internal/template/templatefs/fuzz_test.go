@@ -3,6 +3,7 @@ package templatefs
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -21,7 +22,7 @@ func FuzzRecord(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(good)
-	f.Add([]byte(`{"format":2,"id":"` + x.ID + `","files":[{"name":"ram","size_bytes":-1},null,{}]}`))
+	f.Add([]byte(fmt.Sprintf(`{"format":%d,`, template.Format) + `"id":"` + x.ID + `","files":[{"name":"ram","size_bytes":-1},null,{}]}`))
 	f.Add([]byte(`{"format":3}`))
 	f.Add([]byte(`null`))
 	version := filepath.Base(x.Dir)

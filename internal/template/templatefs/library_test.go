@@ -3,6 +3,7 @@ package templatefs
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -86,6 +87,9 @@ func edit(old, new string) func(testing.TB, template.Template) {
 	}
 }
 
+// format is what says a record's format.
+func format(n int) string { return fmt.Sprintf(`"format": %d`, n) }
+
 // write replaces a record.
 func write(text string) func(testing.TB, template.Template) {
 	return func(t testing.TB, x template.Template) {
@@ -136,11 +140,11 @@ func TestDamaged(t *testing.T) {
 			return errors.Join(os.Remove(manifestOf(x)), os.Mkdir(manifestOf(x), 0o755))
 		}), "manifest", "look"},
 		{"empty record", write(""), "damaged", "look"},
-		{"garbled record", write(`{"format":2,`), "damaged", "look"},
+		{"garbled record", write(`{"format":`), "damaged", "look"},
 		{"record and more", edit("\n}\n", "\n}{}\n"), "after its end", "look"},
 		{"large record", write(strings.Repeat(" ", 5<<20)), "over", "look"},
-		{"later record", edit(`"format": 2`, `"format": 3`), "format 3", "look"},
-		{"no format", edit(`"format": 2`, `"form": 2`), "format 0", "look"},
+		{"later record", edit(format(template.Format), format(template.Format+1)), fmt.Sprint("format ", template.Format+1), "look"},
+		{"no format", edit(`"format": `, `"form": `), "format 0", "look"},
 		{"another's record", edit(aKey("debian").ID(), aKey("other").ID()), "another", "look"},
 		{"another key", edit(`"vcpus": 2`, `"vcpus": 3`), "another", "look"},
 		{"no token", edit(aToken, ""), "token", "look"},
