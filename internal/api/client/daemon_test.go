@@ -45,6 +45,11 @@ func daemon(mode, root string) int {
 		return 5
 	case "die":
 		return 3
+	case "late": // to look at the lock
+		if err := os.WriteFile(filepath.Join(root, "late"), fmt.Append(nil, os.Getpid()), 0o600); err != nil {
+			panic(err)
+		}
+		time.Sleep(time.Minute)
 	}
 	lock, err := os.OpenFile(p.Lock(), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
@@ -183,6 +188,34 @@ func TestEnsureAndStop(t *testing.T) {
 	}
 	if err := probe(t.Context(), o.Paths); !IsNone(err) {
 		t.Errorf("after stop: %v", err)
+	}
+}
+
+// A daemon that was started for nothing, for another was quicker, has ended by the
+// time that this is known: it would come up after that one was stopped.
+func TestEnsureEndsLatecomer(t *testing.T) {
+	o := options(t, "quick")
+	late := o
+	late.Env = append([]string{actAs + "=late"}, o.Env[1:]...)
+	ensured := make(chan error, 1)
+	go func() { ensured <- Ensure(t.Context(), late) }()
+	var pid int
+	for pid == 0 {
+		<-time.After(5 * time.Millisecond)
+		text, _ := os.ReadFile(filepath.Join(o.Paths.Root, "late"))
+		pid, _ = strconv.Atoi(string(text))
+	}
+	if err := Ensure(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-ensured; err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(pid, 0); !errors.Is(err, syscall.ESRCH) {
+		t.Errorf("the latecomer is there still: %v", err)
+	}
+	if n := starts(t, o); len(n) != 1 {
+		t.Errorf("%d daemons were started", len(n))
 	}
 }
 

@@ -10,6 +10,9 @@ import (
 	"strings"
 	"time"
 
+	"connectrpc.com/connect"
+
+	"banger/internal/api"
 	"banger/internal/errkind"
 	"banger/internal/hostcmd"
 )
@@ -62,7 +65,7 @@ func (s *starter) run(ctx context.Context) error {
 						return err
 					}
 				}
-				if probe(ctx, s.Paths) == nil {
+				if s.served(ctx, p) {
 					return nil
 				}
 			case <-p.ended:
@@ -73,6 +76,23 @@ func (s *starter) run(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// served reports whether a daemon takes connections. If it is another than the one
+// that we started, ours is ended, which has not come to look at the lock yet: were
+// the other stopped meanwhile, it would take its place when nobody wants one.
+func (s *starter) served(ctx context.Context, p *process) bool {
+	c := New(s.Paths.Socket())
+	defer c.Close()
+	st, err := c.Daemon.Status(ctx, connect.NewRequest(&api.StatusRequest{Brief: true}))
+	if err != nil {
+		return false
+	}
+	if int(st.Msg.Pid) != p.child.Pid {
+		_ = p.child.Kill() // an error: it has ended
+		<-p.ended
+	}
+	return true
 }
 
 // afterEnd deals with a daemon that we started and that has ended. It reports
@@ -129,6 +149,7 @@ func (s *starter) waitForOther(ctx context.Context, changes <-chan struct{}) (bo
 
 // process is a daemon that we started.
 type process struct {
+	child   *os.Process
 	ended   chan struct{} // closed when it has
 	code    int           // valid then
 	scoped  bool          // it was started by systemd-run
@@ -164,6 +185,7 @@ func (s *starter) start() (*process, error) {
 	if err != nil {
 		return nil, err
 	}
+	p.child = child
 	go func() {
 		defer close(p.ended)
 		st, err := child.Wait()
