@@ -38,11 +38,11 @@ test-unit:
 
 # Real machines on this host.
 test-e2e: build
-	go test -tags e2e -count=1 -timeout 30m -v ./test/e2e/...
+	go test -tags e2e -count=1 -timeout 60m -v ./test/e2e/...
 
 # What takes KVM and device-mapper, in an emulated host that has them.
 lab: test-packages
-	BANGER_LAB_RUN='$(RUN)' go test -tags lab -count=1 -timeout 20m -v -run '$(if $(RUN),TestLab,.)' ./test/lab
+	BANGER_LAB_RUN='$(RUN)' go test -tags lab -count=1 -timeout 45m -v -run '$(if $(RUN),TestLab,.)' ./test/lab
 
 # Which conformance suite passed where, as a table.
 suites: test-packages
