@@ -111,6 +111,20 @@ func TestTooMuchMemory(t *testing.T) {
 	}
 }
 
+// Whoever forks while the group is removed leaves nobody in it.
+func TestRemoveMeetsFork(t *testing.T) {
+	g := newGroups(t)
+	for range 50 {
+		p := start(t, makeGroup(t, g, 64<<20, 10), "sleep 1000 & exec sleep 1000")
+		if err := g.Remove(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := p.Wait(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // Page cache is charged to a group and taken back: no reason to kill.
 func TestPageCacheIsNoReason(t *testing.T) {
 	g := newGroups(t)

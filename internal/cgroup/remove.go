@@ -25,22 +25,32 @@ func removeDir(ctx context.Context, dir string) error {
 		return err
 	}
 	defer w.Close()
-	// A kernel before 5.14 lacks the file; there it is waited for alone.
-	err = write(filepath.Join(dir, "cgroup.kill"), "1")
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
 	defer context.AfterFunc(ctx, func() { _ = w.SetReadDeadline(time.Unix(1, 0)) })()
 	for {
-		err := rmdir(dir)
-		if !errors.Is(err, unix.EBUSY) {
+		// A kernel before 5.14 lacks the file; there it is waited for alone.
+		err := write(filepath.Join(dir, "cgroup.kill"), "1")
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
-		if _, rerr := w.Read(make([]byte, 4<<10)); rerr != nil {
-			return fmt.Errorf("%w: %w", err, errors.Join(context.Cause(ctx), notTimeout(rerr)))
+		if err := rmdir(dir); !errors.Is(err, unix.EBUSY) {
+			return err
+		}
+		if err := w.SetReadDeadline(time.Now().Add(killAgain)); err != nil {
+			return err
+		}
+		if ctx.Err() != nil {
+			return fmt.Errorf("%w: %w", unix.EBUSY, context.Cause(ctx))
+		}
+		if _, err := w.Read(make([]byte, 4<<10)); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+			return fmt.Errorf("watch %s: %w", dir, err)
 		}
 	}
 }
+
+// killAgain is how long after a kill those who are there still are killed once
+// more: before Linux 6.14, b69bb476dee9, a process that forks meanwhile may leave a child that was
+// not ("cgroup: fix race between fork and cgroup.kill").
+const killAgain = 100 * time.Millisecond
 
 // watchEvents returns a file from which something can be read when a process has
 // left dir empty: the kernel tells of changes to cgroup.events.
@@ -56,12 +66,4 @@ func watchEvents(dir string) (*os.File, error) {
 		return nil, fmt.Errorf("watch %s: %w", path, err)
 	}
 	return f, nil
-}
-
-// notTimeout is err, unless it only says that the time was up.
-func notTimeout(err error) error {
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return nil
-	}
-	return err
 }
