@@ -48,8 +48,8 @@ func removeDir(ctx context.Context, dir string) error {
 }
 
 // killAgain is how long after a kill those who are there still are killed once
-// more: before Linux 6.14, b69bb476dee9, a process that forks meanwhile may leave a child that was
-// not ("cgroup: fix race between fork and cgroup.kill").
+// more: before Linux 6.14 (b69bb476dee9, "cgroup: fix race between fork and
+// cgroup.kill") a process that forks meanwhile may leave a child that was not.
 const killAgain = 100 * time.Millisecond
 
 // watchEvents returns a file from which something can be read when a process has
