@@ -79,14 +79,21 @@ func table(took []time.Duration) string {
 }
 
 // warmKeeps restores machines that write to disks and memory and are paused
-// again and again: what they wrote is what they read.
+// again and again, beside another one that writes: what they wrote is what they
+// read.
 func (b *bed) warmKeeps(x map[string]any) {
-	const write = "for d in / /root /dev/shm; do head -c 2000000 /dev/urandom > $d/data && sha256sum $d/data; done > /sums; wc -l < /sums"
+	const (
+		write = "for d in / /root /dev/shm; do head -c 2000000 /dev/urandom > $d/data && sha256sum $d/data; done > /sums; wc -l < /sums"
+		load  = "while :; do for d in / /root /dev/shm; do head -c 500000 /dev/urandom > $d/load; done; sync; done"
+	)
+	b.must("vm", "create", "beside")
+	b.must("vm", "session", "start", "beside", "--", "sh", "-c", load)
 	for i := range rounds(b.t, 1) {
 		b.wants(0, "3\n", "", "vm", "run", "--name", "keeper", "--", "sh", "-c", write)
 		if got := b.show("keeper")["template"]; got != x["id"] {
 			b.t.Fatalf("round %d: it stands on template %v", i, got)
 		}
+		b.must("vm", "session", "start", "keeper", "--", "sh", "-c", load)
 		for range 3 {
 			b.must("vm", "pause", "keeper")
 			r := b.run("vm", "exec", "keeper", "--", "sh", "-c", "echo 3 > /proc/sys/vm/drop_caches; sha256sum -c /sums")
@@ -96,6 +103,7 @@ func (b *bed) warmKeeps(x map[string]any) {
 		}
 		b.must("vm", "delete", "keeper")
 	}
+	b.must("vm", "delete", "beside")
 }
 
 // warmKilled has the daemon killed at random moments of runs that restore.
