@@ -40,7 +40,7 @@ func TestInLab(t *testing.T) {
 	}
 	n := runs(t)
 	rows := measure(n, firecrackerRows(t))
-	rows = append(rows, measure(n, restoredRows(t))...)
+	rows = append(rows, measure(runsOr(t, warmRuns), restoredRows(t))...)
 	report(t, append(rows, measure(n, attachRows(t))...))
 }
 
