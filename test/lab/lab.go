@@ -180,7 +180,7 @@ func (l *Lab) args() []string {
 		"-smp", "2", "-m", memory,
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-kernel", filepath.Join(l.o.Parts, "vmlinuz"), "-initrd", l.path("initrd"),
-		"-append", "console=ttyS0 quiet panic=1 loglevel=4 mitigations=off",
+		"-append", "console=ttyS0 quiet panic=1 loglevel=4 mitigations=off", // what is emulated does not speculate
 		"-chardev", "file,id=console,path=" + l.path("console.log"), "-serial", "chardev:console",
 		"-device", "virtio-serial-pci",
 		"-chardev", "socket,id=agent,server=on,wait=off,path=" + l.path("agent"),
