@@ -126,37 +126,14 @@ func runSuite(t *testing.T, l *Lab, s suite) {
 		Stdout: out, Stderr: out,
 	})
 	out.Flush()
+	if err != nil || code != 0 {
+		out.complain()
+	}
 	if err != nil {
 		t.Fatalf("%v; the lab's console ends:\n%s", err, l.Console(4<<10))
 	}
 	if code != 0 {
 		t.Errorf("exit code %d", code)
-	}
-}
-
-// lines prints whole lines to the standard output, each after a word.
-type lines struct {
-	before string
-	rest   []byte // of a line that has not ended
-}
-
-func (l *lines) Write(b []byte) (int, error) {
-	l.rest = append(l.rest, b...)
-	for {
-		i := bytes.IndexByte(l.rest, '\n')
-		if i < 0 {
-			return len(b), nil
-		}
-		fmt.Printf("%s%s", l.before, l.rest[:i+1])
-		l.rest = l.rest[i+1:]
-	}
-}
-
-// Flush prints a line that has not ended.
-func (l *lines) Flush() {
-	if len(l.rest) > 0 {
-		fmt.Printf("%s%s\n", l.before, l.rest)
-		l.rest = nil
 	}
 }
 
