@@ -5,6 +5,8 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"runtime"
+	"strconv"
 	"sync"
 	"syscall"
 
@@ -16,8 +18,9 @@ import (
 // is forked and may have children of its own before anyone could change it, so
 // the agent takes the ordinary rank for the moment of the fork.
 type spawner struct {
-	mu   *sync.Mutex
-	rank []byte // the agent's own oom_score_adj; empty: the ordinary one
+	mu    *sync.Mutex
+	rank  []byte  // the agent's own oom_score_adj; empty: the ordinary one
+	slack uintptr // of a child's timers, in nanoseconds; 0: that of the thread that makes it
 }
 
 const rankFile = "/proc/self/oom_score_adj"
@@ -27,7 +30,10 @@ func newSpawner() spawner {
 	if rank = bytes.TrimSpace(rank); err != nil || string(rank) == "0" {
 		rank = nil
 	}
-	return spawner{mu: new(sync.Mutex), rank: rank}
+	// That of the first thread: those that the monitor made have the monitor's.
+	text, _ := os.ReadFile("/proc/self/timerslack_ns") // an old kernel has none
+	slack, _ := strconv.ParseUint(string(bytes.TrimSpace(text)), 10, 64)
+	return spawner{mu: new(sync.Mutex), rank: rank, slack: uintptr(slack)}
 }
 
 // start starts cmd in a process group of its own, or with a terminal, in a
@@ -58,6 +64,16 @@ func (s spawner) fork(cmd *exec.Cmd) (err error) {
 		os.WriteFile(rankFile, []byte("0"), 0)
 		defer os.WriteFile(rankFile, s.rank, 0)
 	}
+	return s.begin(cmd)
+}
+
+// begin starts cmd, from a thread whose timers are as exact as a child's shall be.
+func (s spawner) begin(cmd *exec.Cmd) error {
+	if s.slack != 0 {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		_ = unix.Prctl(unix.PR_SET_TIMERSLACK, s.slack, 0, 0, 0) // no reason to start nothing
+	}
 	return cmd.Start()
 }
 
@@ -69,12 +85,12 @@ func (s spawner) startApart(cmd *exec.Cmd) error {
 	defer s.mu.Unlock()
 	if os.Getppid() == 1 {
 		cmd.SysProcAttr.Cloneflags |= unix.CLONE_PARENT
-		if err := cmd.Start(); err != nil {
+		if err := s.begin(cmd); err != nil {
 			return err
 		}
 		return cmd.Process.Release()
 	}
-	if err := cmd.Start(); err != nil {
+	if err := s.begin(cmd); err != nil {
 		return err
 	}
 	go func() { _ = cmd.Wait() }() // how it ended, it writes down

@@ -67,6 +67,9 @@ func serve(role string) int {
 	if err := os.WriteFile("/proc/self/comm", []byte("banger-agent"), 0); err != nil {
 		log.Warn("set name of process", "err", err)
 	}
+	if err := calmMonitor(); err != nil {
+		log.Debug("calm the runtime's monitor", "err", err) // an old kernel has no such file
+	}
 	// An agent before this one may have died in a hurry.
 	if err := restoreWeights(cgroupDir, hurryFile); err != nil {
 		log.Warn("end the hurry", "err", err)

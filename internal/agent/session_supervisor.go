@@ -52,6 +52,7 @@ func superviseSession(spare []string) int {
 	// thread that started it (prctl(2), PR_SET_PDEATHSIG).
 	runtime.LockOSThread()
 	debug.SetGCPercent(gcPercent)
+	_ = calmMonitor() // without, all takes longer
 	// Whoever reads what we say may have gone; ignored it would be for the
 	// command too.
 	signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE, unix.SIGHUP)

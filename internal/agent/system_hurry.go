@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path"
-	"strconv"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -34,8 +34,9 @@ func (guestSystem) Hurry(on bool) error {
 	return errors.Join(setPolicy(unix.SCHED_NORMAL, 0), restoreWeights(cgroupDir, hurryFile))
 }
 
-// setPolicy sets how the agent's threads are scheduled. What they make, above
-// all processes of users, is ordinary in any case.
+// setPolicy sets how the agent's threads are scheduled, but for the runtime's
+// monitor: one of real time has no slack. What they make, above all processes of
+// users, is ordinary in any case.
 func setPolicy(policy, priority uint32) error {
 	attr := &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: policy, Priority: priority}
 	if policy != unix.SCHED_NORMAL {
@@ -44,6 +45,9 @@ func setPolicy(policy, priority uint32) error {
 	threads, err := ownThreads()
 	if err != nil {
 		return err
+	}
+	if monitor, err := monitorThread(); err == nil {
+		threads = slices.DeleteFunc(threads, func(tid int) bool { return tid == monitor })
 	}
 	for _, tid := range threads {
 		err := unix.SchedSetAttr(tid, attr, 0)
@@ -130,24 +134,4 @@ func unifiedGroup(self string) (string, error) {
 		}
 	}
 	return "/", nil
-}
-
-// ownThreads returns the threads that this process has now.
-func ownThreads() ([]int, error) {
-	dir, err := os.Open("/proc/self/task")
-	if err != nil {
-		return nil, err
-	}
-	defer dir.Close()
-	names, err := dir.Readdirnames(-1)
-	if err != nil {
-		return nil, fmt.Errorf("list own threads: %w", err)
-	}
-	var out []int
-	for _, name := range names {
-		if tid, err := strconv.Atoi(name); err == nil {
-			out = append(out, tid)
-		}
-	}
-	return out, nil
 }

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -63,7 +64,8 @@ func TestNoWeights(t *testing.T) {
 	must(t, restoreWeights(dir, dir+"/note"))
 }
 
-// TestPolicy: users' processes do not inherit the agent's rank.
+// TestPolicy: users' processes do not inherit the agent's rank, and the runtime's
+// monitor, which would then have no slack, does not get it.
 func TestPolicy(t *testing.T) {
 	if err := setPolicy(unix.SCHED_RR, 1); errors.Is(err, unix.EPERM) {
 		t.Skip("may not schedule in real time")
@@ -77,6 +79,15 @@ func TestPolicy(t *testing.T) {
 	}
 	if policy := statField(t, out, 41); policy != "0" {
 		t.Errorf("a process has policy %s, want 0", policy)
+	}
+	monitor, err := monitorThread()
+	must(t, err)
+	for tid, want := range map[int]string{monitor: "0", os.Getpid(): "2"} {
+		stat := content(t, fmt.Sprintf("/proc/self/task/%d/stat", tid))
+		_, stat, _ = strings.Cut(stat, ") ") // a name may have blanks
+		if got := statField(t, stat, 41-2); got != want {
+			t.Errorf("thread %d of %d has policy %s, want %s", tid, os.Getpid(), got, want)
+		}
 	}
 }
 
