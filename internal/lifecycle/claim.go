@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"banger/internal/errkind"
 	"banger/internal/failpoint"
 	"banger/internal/trace"
 	"banger/internal/vm"
@@ -103,7 +104,8 @@ func (m *Manager) claim(ctx context.Context, id vm.ID, r Request, s vm.Spec) (vm
 	if err != nil {
 		return v, err
 	}
-	if v, err = m.recordClaim(ctx, id, r, s); err != nil {
+	called := l.calledSo()
+	if v, err = m.recordClaim(ctx, id, r, s, called); err != nil {
 		return v, fmt.Errorf("%w: %w", errNotMine, err)
 	}
 	if err := failpoint.Hit("claim/recorded"); err != nil {
@@ -115,7 +117,9 @@ func (m *Manager) claim(ctx context.Context, id vm.ID, r Request, s vm.Spec) (vm
 	if err := m.letGo(ctx, l, mach); err != nil {
 		return v, err
 	}
-	l.setDue(v.Name)
+	if v.Name != called {
+		l.setDue(v.Name)
+	}
 	m.finishSoon(v) // ends that the agent comes first
 	m.log.Info("claimed", "vm", v.ID, "name", v.Name)
 	if err := failpoint.Hit("claim/resumed"); err != nil {
@@ -145,11 +149,33 @@ func (m *Manager) addKnownHost(v vm.VM) {
 	}
 }
 
-// recordClaim records whose a machine is, under a name that nobody has.
-func (m *Manager) recordClaim(ctx context.Context, id vm.ID, r Request, s vm.Spec) (vm.VM, error) {
+// recordClaim records whose a machine is, under a name that nobody has: if none is
+// asked for, the one that its guest calls itself by, unless that is empty or taken
+// by now.
+func (m *Manager) recordClaim(ctx context.Context, id vm.ID, r Request, s vm.Spec, called string) (vm.VM, error) {
 	c := vm.Claim{Labels: s.Labels, Ephemeral: r.Ephemeral, AutoPause: s.AutoPause}
-	return named(r.Name, func(name string) (vm.VM, error) {
+	record := func(name string) (vm.VM, error) {
 		c.Name = name
 		return m.d.Records.Claim(ctx, id, c)
-	})
+	}
+	if r.Name == "" && called != "" {
+		if v, err := record(called); errkind.Of(err) != errkind.Conflict {
+			return v, err
+		}
+	}
+	return named(r.Name, record)
+}
+
+// setCalled notes what a guest calls itself that waits for its user.
+func (l *live) setCalled(name string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.called = name
+}
+
+// calledSo is what was noted last; empty after the daemon was started again.
+func (l *live) calledSo() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.called
 }

@@ -2,6 +2,7 @@ package lifecycle_test
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -129,16 +130,36 @@ func TestClaim(t *testing.T) {
 	}
 }
 
-// A machine that is leased to a call is told its name with the command.
+// A machine that is leased to a call has the name that its guest has already, if
+// nobody else has it: else its guest is told with the command.
 func TestClaimEphemeral(t *testing.T) {
-	l, _ := newPooled(t)
+	for _, taken := range []bool{false, true} {
+		t.Run(fmt.Sprintf("taken %t", taken), func(t *testing.T) { testClaimEphemeral(t, taken) })
+	}
+}
+
+func testClaimEphemeral(t *testing.T, taken bool) {
+	l, waits := newPooled(t)
+	did := l.w.Identities.Calls(string(waits.ID))
+	named := slices.IndexFunc(did, func(call string) bool { return strings.HasPrefix(call, "name ") && call != "name waits" })
+	if named < 0 {
+		t.Fatalf("its guest was told %q", did)
+	}
+	called := strings.TrimPrefix(did[named], "name ")
+	want := "" // nothing to be told
+	if taken {
+		l.createSmall(called, small)
+	}
 	v, ok := l.claim(lifecycle.Request{Ephemeral: true, Spec: small})
-	if !ok || !v.Ephemeral || strings.HasPrefix(v.Name, "pool-") {
-		t.Fatalf("claimed %+v, %t", v, ok)
+	if !ok || !v.Ephemeral || strings.HasPrefix(v.Name, "pool-") || (v.Name == called) == taken {
+		t.Fatalf("claimed %+v, %t; its guest is called %s", v, ok, called)
+	}
+	if taken {
+		want = v.Name
 	}
 	_, wake, told, err := l.AgentToRun(context.Background(), v.ID)
-	if err != nil || wake.GetHostname() != v.Name || wake.GetUnixNs() == 0 {
-		t.Fatalf("a command tells %v, %v", wake, err)
+	if err != nil || wake.GetHostname() != want || wake.GetUnixNs() == 0 {
+		t.Fatalf("a command tells %v, %v, want the name %q", wake, err, want)
 	}
 	told()
 	if _, again, _, err := l.AgentToRun(context.Background(), v.ID); err != nil || again != nil {

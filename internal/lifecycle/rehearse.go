@@ -11,9 +11,6 @@ import (
 	"banger/internal/vm"
 )
 
-// rehearsals is how often a machine of the pool runs a command before it waits.
-const rehearsals = 2
-
 // rehearse does what makes the first use of a machine slow.
 func (m *Manager) rehearse(ctx context.Context, v vm.VM) error {
 	l := m.liveOf(v.ID)
@@ -27,12 +24,15 @@ func (m *Manager) rehearse(ctx context.Context, v vm.VM) error {
 	if err != nil {
 		return err
 	}
-	for i := range rehearsals {
-		// With another name each time, as who claims it brings one.
-		if err := rehearseCommand(ctx, a, fmt.Sprintf("waits-%d", i)); err != nil {
+	// With another name each time, as who claims it may bring one. The last is what
+	// it is called if he does not: then its guest has the name already.
+	called := vm.MadeUpName()
+	for _, name := range []string{"waits", called} {
+		if err := rehearseCommand(ctx, a, name); err != nil {
 			return fmt.Errorf("run a command: %w", err)
 		}
 	}
+	l.setCalled(called)
 	// Its agent has the last word of that still to say.
 	select {
 	case <-time.After(m.patience.quiet):

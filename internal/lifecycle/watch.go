@@ -42,6 +42,7 @@ type live struct {
 	held   string      // why it is to stay paused; empty: it is not; guarded by mu
 	token  string      // what greets the agent; guarded by mu
 	due    due         // what its guest must be told; guarded by mu
+	called string      // what its guest calls itself while it waits in the pool; guarded by mu
 
 	silent silent    // who does not answer; guarded by mu
 	since  time.Time // when that began; guarded by mu
