@@ -36,11 +36,14 @@ func monitorThread() (tid int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	if len(threads) < 2 || threads[0] != os.Getpid() {
-		return 0, errors.New("find the runtime's monitor")
+	if len(threads) <= monitorIndex {
+		return 0, errors.New("the runtime has no monitor")
 	}
-	return threads[1], nil
+	return threads[monitorIndex], nil
 }
+
+// monitorIndex is where the monitor is among a process's own threads.
+const monitorIndex = 1
 
 // ownThreads returns the threads that this process has now, the first one first.
 func ownThreads() ([]int, error) {

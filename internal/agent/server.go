@@ -57,6 +57,7 @@ type Server struct {
 	spawn    spawner
 	power    powerOnce
 	identity *identity
+	hurry    hurry
 
 	sessions *sessions
 	ssh      func() (*sshServer, error) // the agent's own, made when it is first needed

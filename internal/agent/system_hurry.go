@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path"
-	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -46,10 +45,10 @@ func setPolicy(policy, priority uint32) error {
 	if err != nil {
 		return err
 	}
-	if monitor, err := monitorThread(); err == nil {
-		threads = slices.DeleteFunc(threads, func(tid int) bool { return tid == monitor })
-	}
-	for _, tid := range threads {
+	for i, tid := range threads {
+		if i == monitorIndex {
+			continue
+		}
 		err := unix.SchedSetAttr(tid, attr, 0)
 		if err != nil && !errors.Is(err, unix.ESRCH) { // it has ended
 			return fmt.Errorf("set scheduling of thread %d: %w", tid, err)

@@ -26,7 +26,7 @@ func (s service) Finish(ctx context.Context, _ *connect.Request[wire.FinishReque
 	if left.machineID == "" && !left.done {
 		return nil, notNow(errNoTemplate)
 	}
-	s.hurry(false)
+	s.setHurry(false)
 	if left.machineID != "" { // not said by Identify, which is waited for
 		s.o.Log.Info("machine has its identity", "hostname", s.identity.now().Hostname)
 	}

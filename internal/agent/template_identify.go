@@ -37,7 +37,7 @@ func (s service) Identify(ctx context.Context, req *connect.Request[wire.Identif
 	}
 	s.identity.unfinished.machineID = template.MachineID
 	s.identity.end(b)
-	s.endHurryLater()
+	s.hurryFor(identityHurry)
 	return connect.NewResponse(&wire.IdentifyResponse{}), nil
 }
 

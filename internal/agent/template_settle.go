@@ -57,7 +57,7 @@ func (s *Server) settle(ctx context.Context) error {
 	if err := s.o.System.Quiet(ctx); err != nil {
 		return err
 	}
-	s.hurry(true)
+	s.setHurry(true)
 	s.o.Sync()
 	return ctx.Err()
 }
@@ -104,29 +104,6 @@ func stopUnits(ctx context.Context, sys System, units []string) ([]string, error
 	_, err = sys.Systemctl(ctx, append([]string{"stop"}, active...)...)
 	return active, err
 }
-
-// hurry makes the agent come first from when the template goes on until the
-// machine is finished. Else everything that its new clock, name and disk wake
-// in the guest would go on at the same time, and on one processor whoever waits
-// for the machine waits for all of it. A kernel may refuse; then it is slower.
-func (s *Server) hurry(on bool) {
-	if err := s.o.System.Hurry(on); err != nil {
-		s.o.Log.Warn("come first", "on", on, "err", err)
-	}
-}
-
-// hurryTime is how long the agent comes first at most: who is to call Finish may
-// have died.
-const hurryTime = 10 * time.Second
-
-// hurryForNow is hurry of a machine that was finished, until it is once more: it
-// waits to be used, and what its new clock and name wake can wait.
-func (s *Server) hurryForNow() {
-	s.hurry(true)
-	s.endHurryLater()
-}
-
-func (s *Server) endHurryLater() { time.AfterFunc(hurryTime, func() { s.hurry(false) }) }
 
 // rehearseExec runs a command as users' are run, so that what that takes is in
 // memory: in the agent, in the kernel, and of the shell. How it ends is nothing

@@ -26,11 +26,11 @@ func (s *Server) wake(r *wire.WakeRequest) error {
 	if r.UnixNs <= 0 {
 		return invalid(errors.New("no time to set the clock to"))
 	}
+	if r.Hurry {
+		s.hurryFor(wakeHurry) // before what the clock wakes gets the processor
+	}
 	if err := s.o.SetClock(time.Unix(0, r.UnixNs)); err != nil {
 		return connect.NewError(connect.CodeInternal, err)
-	}
-	if r.Hurry {
-		s.hurryForNow()
 	}
 	if r.Hostname == "" {
 		return nil

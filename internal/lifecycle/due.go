@@ -34,7 +34,8 @@ func (l *live) setDue(name string) {
 }
 
 // wake returns what the guest has to be told now, nil if nothing, and what is to
-// be called when it was.
+// be called when it was. Its agent comes first for a while then: what the time wakes
+// in the guest can wait.
 func (l *live) wake() (r *wire.WakeRequest, told func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -42,7 +43,7 @@ func (l *live) wake() (r *wire.WakeRequest, told func()) {
 	if l.due.told == n {
 		return nil, func() {}
 	}
-	r = &wire.WakeRequest{UnixNs: time.Now().UnixNano(), Hostname: l.due.name}
+	r = &wire.WakeRequest{UnixNs: time.Now().UnixNano(), Hostname: l.due.name, Hurry: true}
 	return r, func() {
 		l.mu.Lock()
 		defer l.mu.Unlock()

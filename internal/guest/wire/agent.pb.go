@@ -376,7 +376,7 @@ type WakeRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	UnixNs        int64                  `protobuf:"varint,1,opt,name=unix_ns,json=unixNs,proto3" json:"unix_ns,omitempty"` // what the time is, since 1970, UTC
 	Hostname      string                 `protobuf:"bytes,2,opt,name=hostname,proto3" json:"hostname,omitempty"`            // its machine's name, a DNS label; empty: as it was
-	Hurry         bool                   `protobuf:"varint,3,opt,name=hurry,proto3" json:"hurry,omitempty"`                 // agent and commands come before all else in it, until Finish, some seconds at most
+	Hurry         bool                   `protobuf:"varint,3,opt,name=hurry,proto3" json:"hurry,omitempty"`                 // agent and commands come before all else in it, for two seconds or until Finish
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
