@@ -50,6 +50,11 @@ func (l *lines) Write(b []byte) (int, error) {
 
 func (l *lines) print(line string) {
 	fmt.Printf("%s%s\n", l.before, line)
+	l.keep(line)
+}
+
+// keep keeps a line that is of the first test that failed, or may be.
+func (l *lines) keep(line string) {
 	if strings.HasPrefix(line, "=== RUN ") && !strings.Contains(line, "/") {
 		if l.full = l.full || failed(l.last); !l.full {
 			l.last = nil
@@ -140,8 +145,8 @@ func TestBrief(t *testing.T) {
 FAIL
 `
 	l := &lines{}
-	if _, err := l.Write([]byte(out)); err != nil {
-		t.Fatal(err)
+	for line := range strings.Lines(out) {
+		l.keep(strings.TrimSuffix(line, "\n")) // printed, it would be taken for this run's
 	}
 	got := strings.Join(brief(l.last), "\n")
 	want := `--- FAIL: TestWarm (1.00s)
