@@ -28,6 +28,7 @@ const (
 func (s *Server) setHurry(on bool) {
 	s.hurry.mu.Lock()
 	defer s.hurry.mu.Unlock()
+	s.hurry.stay()
 	s.changeHurry(on)
 }
 
@@ -36,20 +37,23 @@ func (s *Server) setHurry(on bool) {
 func (s *Server) hurryFor(d time.Duration) {
 	s.hurry.mu.Lock()
 	defer s.hurry.mu.Unlock()
+	s.hurry.stay()
 	if !s.hurry.on {
 		s.changeHurry(true)
-	} else if s.hurry.end != nil {
-		s.hurry.end.Stop()
 	}
 	s.hurry.end = time.AfterFunc(d, func() { s.setHurry(false) })
 }
 
+// stay keeps a hurry from ending by itself. Preconditions: h.mu is held.
+func (h *hurry) stay() {
+	if h.end != nil {
+		h.end.Stop()
+		h.end = nil
+	}
+}
+
 // changeHurry is setHurry. Preconditions: s.hurry.mu is held.
 func (s *Server) changeHurry(on bool) {
-	if s.hurry.end != nil {
-		s.hurry.end.Stop()
-		s.hurry.end = nil
-	}
 	s.hurry.on = on
 	if err := s.o.System.Hurry(on); err != nil {
 		s.o.Log.Warn("come first", "on", on, "err", err)

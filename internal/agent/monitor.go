@@ -11,8 +11,8 @@ import (
 // The Go runtime has a thread that looks, while there is anything to do, every 20
 // microseconds whether a system call takes long, and then has another thread take
 // over: its monitor, sysmon in runtime/proc.go. In emulation each look is an
-// interrupt and two changes of threads, and every call takes long: a third of the
-// processor's time went there while the agent ran a command.
+// interrupt and two changes of threads, and every call takes long: a fourth of the
+// time that the agent took to run a command went there.
 
 // monitorSlack is how much later than it asked the monitor may be woken.
 const monitorSlack = time.Millisecond
