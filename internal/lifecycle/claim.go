@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 
-	"banger/internal/errkind"
 	"banger/internal/failpoint"
 	"banger/internal/trace"
 	"banger/internal/vm"
@@ -154,16 +153,10 @@ func (m *Manager) addKnownHost(v vm.VM) {
 // by now.
 func (m *Manager) recordClaim(ctx context.Context, id vm.ID, r Request, s vm.Spec, called string) (vm.VM, error) {
 	c := vm.Claim{Labels: s.Labels, Ephemeral: r.Ephemeral, AutoPause: s.AutoPause}
-	record := func(name string) (vm.VM, error) {
+	return named(r.Name, called, func(name string) (vm.VM, error) {
 		c.Name = name
 		return m.d.Records.Claim(ctx, id, c)
-	}
-	if r.Name == "" && called != "" {
-		if v, err := record(called); errkind.Of(err) != errkind.Conflict {
-			return v, err
-		}
-	}
-	return named(r.Name, record)
+	})
 }
 
 // setCalled notes what a guest calls itself that waits for its user.

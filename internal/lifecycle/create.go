@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -115,19 +116,20 @@ func (m *Manager) recordOn(ctx context.Context, v vm.VM, from From, p Progress) 
 // nobody has.
 func (m *Manager) record(ctx context.Context, v vm.VM) (vm.VM, error) {
 	defer trace.Span(ctx, trace.Daemon, "record created")()
-	return named(v.Name, func(name string) (vm.VM, error) {
+	return named(v.Name, "", func(name string) (vm.VM, error) {
 		v.ID, v.Name = vm.NewID(), name
 		return m.d.Records.Create(ctx, v)
 	})
 }
 
 // named records a machine under a name or, if that is empty, under one that is
-// made up and that nobody has.
-func named(name string, record func(name string) (vm.VM, error)) (vm.VM, error) {
+// made up and that nobody has: the first to be tried is ready, unless that is empty
+// too.
+func named(name, ready string, record func(name string) (vm.VM, error)) (vm.VM, error) {
 	for try := 0; ; try++ {
 		as := name
 		if name == "" {
-			as = vm.MadeUpName()
+			as, ready = cmp.Or(ready, vm.MadeUpName()), ""
 		}
 		v, err := record(as)
 		if err == nil || name != "" || errkind.Of(err) != errkind.Conflict || try == maxTries {
