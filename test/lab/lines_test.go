@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -83,12 +84,7 @@ func (l *lines) complain() {
 }
 
 func failed(lines []string) bool {
-	for _, l := range lines {
-		if strings.HasPrefix(l, "--- FAIL") {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(lines, func(l string) bool { return strings.HasPrefix(l, "--- FAIL") })
 }
 
 // said begins what a test logs.
